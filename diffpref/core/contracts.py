@@ -1,0 +1,356 @@
+"""The contracts between the rooms: what flows from data to a method, to the models, to an objective.
+
+Shape letters: B records (pairs or lists) in a batch, K candidates in a list, N rows of a flat model batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from diffpref.core.randomness import Random
+
+__all__ = [
+    "Batch",
+    "Callback",
+    "Candidate",
+    "Caption",
+    "Conditioning",
+    "Context",
+    "Judgement",
+    "Likelihood",
+    "Media",
+    "Method",
+    "Record",
+    "Reward",
+    "RewardInfo",
+    "Role",
+    "RoleSpec",
+    "Rows",
+    "Score",
+    "Tensors",
+    "Terms",
+    "World",
+]
+
+Tensors: TypeAlias = "Mapping[str, Tensor]"
+Media: TypeAlias = Any
+"""A PIL image, a uint8 (H, W, 3) array, a float (3, H, W) tensor in [0, 1]; a video (F, H, W, 3); audio with a rate."""
+
+
+# ---------------------------------------------------------------- data at rest
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text that describes one candidate. ``kind`` says where it comes from: ``"prompt"``, ``"generated"`` …"""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one reward model said of one candidate."""
+
+    name: str
+    version: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer to a prompt: an image held as encoded bytes or as a path, where it comes from, how it was scored."""
+
+    bytes: bytes | None = None
+    path: str | None = None
+    text: str | None = None
+    sha256: str = ""
+    generator: str = ""
+    seed: int | None = None
+    captions: tuple[Caption, ...] = ()
+    scores: tuple[Score, ...] = ()
+    label: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``probability`` that candidate ``first`` is better than ``second``; 0.5 is a tie. No start and end: the whole."""
+
+    first: int
+    second: int
+    probability: float
+    weight: float = 1.0
+    annotator: str = ""
+    aspect: str = "overall"
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A prompt, its candidates, and what is known about which is better. Pairs, ranks and lists are views of it."""
+
+    id: str
+    prompt: str
+    candidates: tuple[Candidate, ...]
+    judgements: tuple[Judgement, ...] = ()
+    source: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- data in a step
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser is told besides its input, a row each: for SDXL ``prompt_embeds`` (N, T, D),
+    ``pooled_prompt_embeds`` (N, P) and ``time_ids`` (N, 6)."""
+
+    tensors: Tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def take(self, rows: Tensor | Sequence[int] | slice) -> Conditioning:
+        """Return the given rows."""
+        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        """Move every tensor to a device."""
+        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
+        """Put the rows of several after one another."""
+        import torch
+
+        return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in parts[0].tensors})
+
+    def where(self, mask: Tensor, other: Conditioning) -> Conditioning:
+        """Return the rows of ``other`` where ``mask`` (N,) is true, else our own. ``other`` may have a single row."""
+        import torch
+
+        return Conditioning(
+            {
+                name: torch.where(mask.view(-1, *[1] * (tensor.dim() - 1)), other.tensors[name], tensor)
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The records of one micro-batch, encoded.
+
+    Args:
+        keys: B pairs (record id, visit): the key of every random draw that belongs to a record.
+        media: group -> latents (B, C, H, W), or (B, K, C, H, W) for ``list``.
+        conditioning: group -> B rows; the group ``""`` is the caption that all candidates share.
+        columns: data columns by their vocabulary names, (B,) or (B, K).
+        empty: one row: the conditioning of the empty caption.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    media: Tensors
+    conditioning: Mapping[str, Conditioning]
+    columns: Tensors
+    empty: Conditioning
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One flat batch of questions to a model.
+
+    Args:
+        likelihood: which likelihood reads the answers: ``"denoising"``, ``"tokens"``, ``"steps"`` or ``"score"``.
+        inputs: (N, …) tensors: ``noisy``, ``timesteps`` and ``target`` for a denoiser.
+        conditioning: N rows.
+        groups: group -> (B,) or (B, K) row numbers, -1 where absent.
+        columns: (B, …) data columns that the objective may ask for.
+        draws: how many (timestep, noise) draws are averaged before the objective.
+        guidance: classifier-free guidance inside the training forward.
+        no_grad: groups that get no gradient.
+        depends_on: roles that made the inputs; a bank refuses rows that depend on a trained one.
+    """
+
+    likelihood: str
+    inputs: Tensors
+    conditioning: Conditioning
+    groups: Tensors
+    columns: Tensors = field(default_factory=dict)
+    draws: int = 1
+    guidance: float = 1.0
+    no_grad: frozenset[str] = frozenset()
+    depends_on: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective returns when a bare (B,) tensor of losses does not say enough.
+
+    Args:
+        losses: (B,) unreduced.
+        weights: (B,); the step's loss is sum(weights * losses) / sum(weights) over all ranks and accumulation steps.
+        state: running statistics, committed once an update.
+        metrics: detached (B,) tensors for the log.
+    """
+
+    losses: Tensor
+    weights: Tensor | None = None
+    state: Tensors | None = None
+    metrics: Tensors = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- what acts in a step
+
+
+class Likelihood(Protocol):
+    """Turns model outputs into the quantities that objectives name. Arithmetic only."""
+
+    provides: frozenset[str]
+
+    def __call__(self, names: Sequence[str], outputs: Mapping[str, Tensors], rows: Rows) -> dict[str, Tensor]:
+        """Return a tensor for each vocabulary name.
+
+        Args:
+            names: what is asked, such as ``chosen_log_ratio``.
+            outputs: role -> what its model answered for all rows.
+            rows: the question.
+        """
+        ...
+
+
+class Role(Protocol):
+    """A view of weights that answers questions."""
+
+    def __call__(self, rows: Rows, grad: bool = False) -> dict[str, Tensor]:
+        """Return the answers, (N, …) each: ``prediction`` for a denoiser."""
+        ...
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """Where a role's weights come from and how they move.
+
+    Args:
+        source: ``"policy"`` (what is trained), ``"base"`` (adapters off), ``"copy"`` (a frozen copy of the start), or
+            ``"auto"``: base where the policy is an adapter, else copy.
+        update: ``"never"``; rules that move a role are registered by the trainer.
+    """
+
+    source: Literal["auto", "policy", "base", "copy"] = "auto"
+    update: Literal["never"] = "never"
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together."""
+
+    size: int = 1
+    rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use besides its batch."""
+
+    family: Any
+    roles: Mapping[str, Role]
+    random: Random
+    step: int = 0
+    round: int = 0
+    scorers: Mapping[str, Reward] = field(default_factory=dict)
+    state: Tensors = field(default_factory=dict)
+    world: World = World()
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Decides what is put before the models. A frozen config; nothing is kept on ``self``."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Data groups and columns that a batch must have: ``{"chosen", "rejected"}``."""
+        ...
+
+    @property
+    def roles(self) -> Mapping[str, RoleSpec]:
+        """The models that may take part, besides the policy."""
+        ...
+
+    @property
+    def objectives(self) -> Sequence[Any]:
+        """The default objective terms, used when the recipe names none."""
+        ...
+
+    def prepare(self, batch: Batch, context: Context) -> Rows:
+        """Turn records into questions."""
+        ...
+
+
+class Callback(Protocol):
+    """Called by the trainer on every process."""
+
+    def on_step(self, trainer: Any, step: int, metrics: Mapping[str, float]) -> Mapping[str, float] | None:
+        """After an update; what it returns is logged with the step."""
+        ...
+
+    def on_end(self, trainer: Any) -> None:
+        """After the last update."""
+        ...
+
+
+# ---------------------------------------------------------------- what judges
+
+
+@dataclass(frozen=True)
+class RewardInfo:
+    """What a reward says of itself.
+
+    Args:
+        name: registry name.
+        version: part of every cache key.
+        licence: of the weights.
+        range: typical smallest and largest value.
+        pair_scale: s such that P(a better than b) = sigmoid(s * (score_a - score_b)); None where undefined.
+        needs_prompt: whether the prompt matters.
+        differentiable: whether ``score_tensors`` exists.
+    """
+
+    name: str
+    version: str
+    licence: str
+    range: tuple[float, float]
+    pair_scale: float | None = None
+    needs_prompt: bool = True
+    differentiable: bool = False
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores media: higher is better; each item alone, independent of the batch."""
+
+    @property
+    def info(self) -> RewardInfo:
+        """Name, version, licence, range."""
+        ...
+
+    def score(
+        self, media: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
+    ) -> Tensor:
+        """Return (N,) float32 for N items and N prompts."""
+        ...

@@ -1,0 +1,51 @@
+"""Errors that a user can act on: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DiffprefError",
+    "ModelError",
+    "NonFiniteError",
+    "ShapeError",
+    "suggest",
+]
+
+
+class DiffprefError(Exception):
+    """Base of every error that is the caller's to mend; the command line prints it as one line, exit code 2."""
+
+
+class ConfigError(DiffprefError, ValueError):
+    """A name or a value in a config, a recipe or a call is not usable."""
+
+
+class ShapeError(DiffprefError, ValueError):
+    """Tensors do not have the shapes that their names promise."""
+
+
+class DataError(DiffprefError):
+    """Records, images or stores cannot be read or are too few."""
+
+
+class ModelError(DiffprefError):
+    """A folder or hub id does not hold a model that can be loaded safely."""
+
+
+class CheckpointError(DiffprefError):
+    """A checkpoint is incomplete or does not fit the run."""
+
+
+class NonFiniteError(DiffprefError):
+    """A loss or a gradient is NaN or infinite; the parameters were not touched."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or ``""`` when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
