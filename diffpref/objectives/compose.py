@@ -1,0 +1,169 @@
+"""Several objectives as one: ``[{dpo: {beta: 5000}}, {nll: {coefficient: 0.5}}]``, each reduced by its own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from diffpref.core.annotations import Number
+from diffpref.core.contracts import Tensors, Terms
+from diffpref.core.errors import ConfigError
+from diffpref.core.vocabulary import required_groups, required_roles
+from diffpref.objectives.base import ObjectiveSpec, registry
+from diffpref.objectives.metrics import reward_metrics
+
+__all__ = ["Composition", "compose", "reduce_sums"]
+
+_COEFFICIENT = TypeAdapter(Number, config=ConfigDict(strict=True))
+
+
+@dataclass(frozen=True)
+class Term:
+    """One objective with valid options and the factor before its reduced loss."""
+
+    coefficient: float
+    spec: ObjectiveSpec
+    options: BaseModel
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Objectives that are computed from the same tensors and added. Make it with `compose`."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The vocabulary names that must be there."""
+        return tuple(dict.fromkeys(name for term in self.terms for name in term.spec.tensors))
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The data columns that are used when they are there."""
+        names = (name for term in self.terms for name in term.spec.optional)
+        return tuple(name for name in dict.fromkeys(names) if name not in self.tensors)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles whose models must run."""
+        return required_roles(self.tensors)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of samples that the models are asked about."""
+        return required_groups(self.tensors)
+
+    @property
+    def coupling(self) -> str | None:
+        """``"batch"`` when any term couples the records of a batch."""
+        return next((term.spec.coupling for term in self.terms if term.spec.coupling), None)
+
+    @property
+    def effective_options(self) -> list[dict[str, dict[str, Any]]]:
+        """The terms with every option written out; composing them again gives the same composition."""
+        return [{t.spec.name: {"coefficient": t.coefficient, **t.options.model_dump()}} for t in self.terms]
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return the running statistics of all terms before the first update, as ``"<position>.<name>"``."""
+        return {
+            f"{position}.{name}": tensor
+            for position, term in enumerate(self.terms)
+            if term.spec.init is not None
+            for name, tensor in term.spec.init().items()
+        }
+
+    def __call__(self, tensors: Tensors, state: Tensors | None = None) -> list[tuple[float, str, Terms]]:
+        """Compute every term.
+
+        Args:
+            tensors: at least `tensors`, and of `optional` what the batch has; anything else is ignored.
+            state: running statistics, as `initial_state` names them; None starts afresh.
+
+        Returns:
+            (coefficient, objective name, terms) each; ``Terms.state`` is named as in ``state``.
+
+        Raises:
+            ConfigError: a tensor is missing.
+            ShapeError: a tensor has not the shape that its name promises.
+        """
+        results = []
+        for position, term in enumerate(self.terms):
+            prefix = f"{position}."
+            own = None
+            if state is not None:
+                own = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+            value = term.spec.evaluate(tensors, term.options, own)
+            value = value if isinstance(value, Terms) else Terms(value)
+            if value.state is not None:
+                renamed = {prefix + name: tensor for name, tensor in value.state.items()}
+                value = Terms(value.losses, value.weights, renamed, value.metrics)
+            results.append((term.coefficient, term.spec.name, value))
+        return results
+
+    def metrics(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return `reward_metrics` with the beta of the first term that compares a pair by it; else nothing."""
+        for term in self.terms:
+            beta = getattr(term.options, "beta", None)
+            if beta is not None and {"chosen_log_ratio", "rejected_log_ratio"} <= set(term.spec.tensors):
+                return reward_metrics(
+                    chosen_log_ratio=tensors["chosen_log_ratio"],
+                    rejected_log_ratio=tensors["rejected_log_ratio"],
+                    beta=beta,
+                )
+        return {}
+
+
+def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "denoising") -> Composition:
+    """Validate a list of objectives with their options.
+
+    Args:
+        terms: (name or alias, options) each. Every term may carry ``coefficient`` (default 1), the factor before its
+            reduced loss.
+        likelihood: decides defaults that depend on the scale of log-likelihoods.
+
+    Raises:
+        ConfigError: everything that is wrong, a line each, such as ``objective.0.dpo.beta: must be > 0, got -1``.
+    """
+    if not terms:
+        raise ConfigError("objective: at least one term is needed, such as {dpo: {beta: 5000}}")
+    valid, errors = [], []
+    for position, (name, values) in enumerate(terms):
+        try:
+            spec = registry.get(name).spec
+        except ConfigError as error:
+            errors.append(f"objective.{position}: {error}")
+            continue
+        path = f"objective.{position}.{name}"
+        options, coefficient = dict(values), 1.0
+        try:
+            coefficient = _COEFFICIENT.validate_python(options.pop("coefficient", 1.0))
+        except ValidationError as error:
+            errors.append(f"{path}.coefficient: must be a finite number, got {error.errors()[0]['input']!r}")
+        try:
+            valid.append(Term(coefficient, spec, spec.read_options(options, likelihood=likelihood, path=path)))
+        except ConfigError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return Composition(tuple(valid))
+
+
+def reduce_sums(terms: Sequence[tuple[float, str, Terms]]) -> list[tuple[Tensor, Tensor]]:
+    """Return (sum of weights * losses, sum of weights) of each term.
+
+    Both add up over accumulation steps and ranks, so that the step's loss ``sum_k coefficient_k * S_k / W_k`` is the same
+    however the batch is divided. Weights carry no gradient.
+    """
+    sums = []
+    for _, _, term in terms:
+        if term.weights is None:
+            weights = torch.ones_like(term.losses)
+        else:
+            weights = term.weights.detach().to(term.losses.dtype)
+        sums.append(((weights * term.losses).sum(), weights.sum()))
+    return sums
