@@ -23,15 +23,15 @@ __all__ = ["Recipe", "build_recipe", "load_recipe", "recipe_names", "save_recipe
 class Recipe(Section):
     """A complete training run. Merged from defaults, a recipe file, then overrides; saved with the run."""
 
-    format: Literal[1] = Field(1, description="version of this file format")
-    seed: int = Field(0, description="every random draw is a function of it")
+    format: Literal[1] = Field(default=1, description="version of this file format")
+    seed: int = Field(default=0, description="every random draw is a function of it")
     output: str = Field(min_length=1, description="folder of the run")
     model: Model
     adapter: Adapter = Adapter()
     data: Data
     method: Named = Field(description="what is put before the models: a name or {name: {option: value}}")
     objective: list[Named] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="loss terms, added; a name or [{name: {option: value}}]; not given: the method's",
     )

@@ -21,21 +21,25 @@ class Model(Section):
 
     family: Text = Field(description="model family, a registry name: sd, sdxl")
     path: Text = Field(description="hub id, folder, or bundled:NAME for a model inside the package")
-    revision: str | None = Field(None, description="commit, tag or branch on the hub")
-    variant: str | None = Field(None, description="file variant on the hub, such as fp16")
-    attention: Literal["auto", "native", "xformers"] = Field("auto", description="attention kernel")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="number format of the network")
-    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, about a third slower")
-    allow_pickle: bool = Field(False, description="load weights that exist only as pickle, which can run code")
+    revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
+    variant: str | None = Field(default=None, description="file variant on the hub, such as fp16")
+    attention: Literal["auto", "native", "xformers"] = Field(default="auto", description="attention kernel")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="number format of the network")
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute activations: less memory, about a third slower"
+    )
+    allow_pickle: bool = Field(default=False, description="load weights that exist only as pickle, which can run code")
 
 
 class Adapter(Section):
     """Which weights are trained."""
 
-    kind: Text = Field("lora", description="lora (low-rank adapters) or full (every weight of the denoiser)")
-    rank: PositiveCount = Field(8, description="LoRA rank")
-    alpha: Positive | None = Field(None, description="LoRA scale is alpha / rank; not given: alpha = rank")
-    targets: list[Text] | None = Field(None, description="module names to adapt; not given: the family's attention")
+    kind: Text = Field(default="lora", description="lora (low-rank adapters) or full (every weight of the denoiser)")
+    rank: PositiveCount = Field(default=8, description="LoRA rank")
+    alpha: Positive | None = Field(default=None, description="LoRA scale is alpha / rank; not given: alpha = rank")
+    targets: list[Text] | None = Field(
+        default=None, description="module names to adapt; not given: the family's attention"
+    )
 
 
 class Data(Section):
@@ -43,51 +47,63 @@ class Data(Section):
 
     source: Text = Field(description="folder of a preference store")
     pairing: Literal["best_vs_worst", "all_pairs", "adjacent"] = Field(
-        "best_vs_worst", description="which pairs a record with several candidates gives"
+        default="best_vs_worst", description="which pairs a record with several candidates gives"
     )
-    score: str | None = Field(None, description="score that orders candidates; not given: the record's judgements")
-    min_gap: NonNegative = Field(0.0, description="smallest score difference that makes a pair, in units of the score")
-    resolution: PositiveCount | None = Field(None, description="image side in pixels; not given: the model's own")
-    cache: str | None = Field(None, description="folder for latents and text embeddings; not given: beside the run")
-    drop_ties: bool = Field(True, description="leave out pairs judged equal")
+    score: str | None = Field(
+        default=None, description="score that orders candidates; not given: the record's judgements"
+    )
+    min_gap: NonNegative = Field(
+        default=0.0, description="smallest score difference that makes a pair, in units of the score"
+    )
+    resolution: PositiveCount | None = Field(
+        default=None, description="image side in pixels; not given: the model's own"
+    )
+    cache: str | None = Field(
+        default=None, description="folder for latents and text embeddings; not given: beside the run"
+    )
+    drop_ties: bool = Field(default=True, description="leave out pairs judged equal")
 
 
 class Likelihood(Section):
     """How denoising errors become log-likelihoods: the weight of a timestep."""
 
-    weighting: Literal["simple", "eps_equiv", "min_snr", "x0", "elbo"] = Field("simple", description="weight over t")
-    snr_gamma: Positive = Field(5.0, description="upper bound of the signal-to-noise ratio under min_snr")
+    weighting: Literal["simple", "eps_equiv", "min_snr", "x0", "elbo"] = Field(
+        default="simple", description="weight over t"
+    )
+    snr_gamma: Positive = Field(default=5.0, description="upper bound of the signal-to-noise ratio under min_snr")
 
 
 class Optim(Section):
     """AdamW and its learning-rate schedule."""
 
-    learning_rate: Positive = Field(1e-5, description="highest learning rate")
-    weight_decay: NonNegative = Field(1e-2, description="decoupled weight decay")
-    betas: tuple[BelowOne, BelowOne] = Field((0.9, 0.999), description="decay of the two moment averages")
-    eps: Positive = Field(1e-8, description="added to the denominator")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after warm-up")
-    warmup_steps: Count = Field(0, description="updates of linear warm-up from zero")
-    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
+    learning_rate: Positive = Field(default=1e-5, description="highest learning rate")
+    weight_decay: NonNegative = Field(default=1e-2, description="decoupled weight decay")
+    betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), description="decay of the two moment averages")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="learning rate after warm-up"
+    )
+    warmup_steps: Count = Field(default=0, description="updates of linear warm-up from zero")
+    max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
 
 
 class Training(Section):
     """How long, and how much at a time."""
 
-    steps: PositiveCount = Field(1000, description="updates")
-    batch_size: PositiveCount = Field(1, description="records per process and micro-batch")
-    accumulation: PositiveCount = Field(1, description="micro-batches per update")
-    checkpoint_every: Count = Field(0, description="updates between checkpoints; 0 = only at the end")
-    keep: PositiveCount = Field(2, description="checkpoints kept")
-    log_every: PositiveCount = Field(1, description="updates between lines of metrics.jsonl")
-    resume: bool = Field(True, description="continue from the newest checkpoint in the output folder")
+    steps: PositiveCount = Field(default=1000, description="updates")
+    batch_size: PositiveCount = Field(default=1, description="records per process and micro-batch")
+    accumulation: PositiveCount = Field(default=1, description="micro-batches per update")
+    checkpoint_every: Count = Field(default=0, description="updates between checkpoints; 0 = only at the end")
+    keep: PositiveCount = Field(default=2, description="checkpoints kept")
+    log_every: PositiveCount = Field(default=1, description="updates between lines of metrics.jsonl")
+    resume: bool = Field(default=True, description="continue from the newest checkpoint in the output folder")
 
 
 class Validation(Section):
     """Pictures drawn during training, always from the same prompts and seeds."""
 
     prompts: list[Text] = Field(default_factory=list, description="captions to draw")
-    every: Count = Field(0, description="updates between drawings; 0 = never")
+    every: Count = Field(default=0, description="updates between drawings; 0 = never")
     seeds: list[Count] = Field(default_factory=lambda: [0], min_length=1, description="one picture a prompt and seed")
-    num_inference_steps: PositiveCount = Field(30, description="denoising steps")
-    guidance_scale: NonNegative = Field(5.0, description="classifier-free guidance; 1 = none")
+    num_inference_steps: PositiveCount = Field(default=30, description="denoising steps")
+    guidance_scale: NonNegative = Field(default=5.0, description="classifier-free guidance; 1 = none")
