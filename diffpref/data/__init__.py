@@ -1,0 +1,31 @@
+"""Preference data: stores of records, images, and the views that training reads."""
+
+from __future__ import annotations
+
+from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
+from diffpref.data.pairs import Pair, pair_view, score_of
+from diffpref.data.quarantine import Quarantined, Usable, usable_records
+from diffpref.data.sampler import KeyedSampler
+from diffpref.data.sources import open_records
+from diffpref.data.store import Store, StoreWriter, read_store, write_store
+
+__all__ = [
+    "Framed",
+    "KeyedSampler",
+    "Pair",
+    "Quarantined",
+    "Store",
+    "StoreWriter",
+    "Usable",
+    "decode_image",
+    "encode_png",
+    "image_tensor",
+    "open_records",
+    "pair_view",
+    "read_store",
+    "score_of",
+    "to_rgb",
+    "to_uint8",
+    "usable_records",
+    "write_store",
+]
