@@ -26,7 +26,7 @@ class DenoisingLikelihood:
 
     Args:
         schedule: what the network predicts, and the weights at each timestep.
-        weighting: see `diffpref.likelihood.weighting.kappa`. With ``"elbo"`` the numbers are in nats: set beta near 0.01.
+        weighting: see `diffpref.likelihood.weighting.kappa`. ``"elbo"`` gives nats: set beta near 0.01.
         snr_gamma: the gamma of ``weighting="min_snr"``.
 
     Raises:
@@ -51,12 +51,14 @@ class DenoisingLikelihood:
 
         - ``<role>_<group>_errors``: mean squared error of the native prediction over all but the batch dimension.
         - ``<role>_<group>_logps``: -0.5 * kappa * errors.
-        - ``<group>_log_ratio``, ``<role>_<group>_log_ratio``: logps of the policy, or of the role, minus the reference's.
+        - ``<group>_log_ratio``, ``<role>_<group>_log_ratio``: logps of the policy, or of the role, minus the
+          reference's.
 
         Each is (B,) or, for ``list``, (B, K): row ``rows.groups[group]`` of the flat batch, for pointwise names
-        ``rows.groups[""]``. Where a row is absent (-1) the value is 0 without gradient, so mask it. With ``rows.draws`` = n
-        the flat batch holds the draws one after another: row numbers count within the first N / n rows, row r of draw d
-        is d * N / n + r, and logps and errors are means over the n draws.
+        ``rows.groups[""]``. Where a row is absent (-1) the value is 0 without gradient, so mask it.
+
+        With ``rows.draws`` = n the flat batch holds the draws one after another (draw-major): row numbers count within
+        the first N / n rows, row r of draw d is ``d * N / n + r``, and logps and errors are means over the n draws.
 
         Gradient flows into the policy alone, and not into groups of ``rows.no_grad``.
 
@@ -134,6 +136,4 @@ def _mean_draws(values: Tensor, rows: Rows) -> Tensor:
 def _gather(values: Tensor, index: Tensor) -> Tensor:
     """Return ``values[index]``, and 0 without gradient where the index is -1."""
     index = index.to(values.device)
-    return torch.where(
-        index >= 0, values[index.clamp(min=0)], torch.zeros((), dtype=values.dtype, device=values.device)
-    )
+    return torch.where(index >= 0, values[index.clamp(min=0)], values.new_zeros(()))

@@ -1,4 +1,4 @@
-"""The weight kappa(t) before a denoiser's mean squared error: one table, `methods/diffusion_pairwise.md` 2.2."""
+"""The weight kappa(t) before a denoiser's mean squared error: one table for all that networks predict."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def kappa(
         timesteps: (N,).
         snr_gamma: the gamma of ``"min_snr"`` (Hang et al., arXiv:2303.09556).
         num_elements: D, elements of a sample; only ``"elbo"`` uses it, because it undoes the mean.
-        elbo_start: fraction of the path below which ``"elbo"`` gives weight 0. There its weights grow without bound, and
-            with them the variance, so the first 20 of 1000 timesteps are left out of the sum.
+        elbo_start: fraction of the path below which ``"elbo"`` gives weight 0. There its weights grow without bound,
+            and with them the variance, so the first 20 of 1000 timesteps are left out of the sum.
     """
     kind = schedule.prediction_type
     if weighting == "simple":

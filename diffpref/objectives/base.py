@@ -25,15 +25,15 @@ from typing import (
     get_type_hints,
 )
 
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from diffpref.core.annotations import resolve
 from diffpref.core.contracts import Terms
-from diffpref.core.errors import ConfigError, ShapeError, suggest
+from diffpref.core.errors import ConfigError
 from diffpref.core.registry import Registry
-from diffpref.core.vocabulary import Name, parse
+from diffpref.core.vocabulary import parse
+from diffpref.objectives.checks import check_shapes, promote
+from diffpref.objectives.options import options_error, options_model
 
 __all__ = ["Evidence", "Kind", "Objective", "ObjectiveSpec", "objective", "registry"]
 
@@ -77,11 +77,11 @@ class ObjectiveSpec:
     @functools.cached_property
     def options(self) -> type[BaseModel]:
         """The hyper-parameters as a frozen pydantic model, with the defaults for log-likelihoods in nats."""
-        return _options_model(self, "tokens")
+        return options_model(self.name, self.defaults, "tokens")
 
     @functools.cached_property
     def _denoising_options(self) -> type[BaseModel]:
-        return _options_model(self, "denoising")
+        return options_model(self.name, self.defaults, "denoising")
 
     def options_for(self, likelihood: str) -> type[BaseModel]:
         """Return the pydantic model of the hyper-parameters with the defaults of a likelihood."""
@@ -102,8 +102,7 @@ class ObjectiveSpec:
         try:
             return model.model_validate(dict(values))
         except ValidationError as error:
-            lines = [_message(e, path or self.name, list(model.model_fields)) for e in error.errors()]
-            raise ConfigError("\n".join(lines)) from None
+            raise options_error(error, path or self.name, list(model.model_fields)) from None
 
     def evaluate(self, tensors: Mapping[str, Tensor], options: BaseModel, state: Any = None) -> Tensor | Terms:
         """Call the function on checked and promoted tensors with options that are valid already.
@@ -116,7 +115,7 @@ class ObjectiveSpec:
         if missing:
             raise ConfigError(f"objective '{self.name}' needs {', '.join(missing)}; got {', '.join(tensors) or 'none'}")
         given = {name: tensors[name] for name in (*self.tensors, *self.optional) if tensors.get(name) is not None}
-        arguments: dict[str, Any] = dict(_promote(_check_shapes(self.name, given)))
+        arguments: dict[str, Any] = dict(promote(check_shapes(self.name, given)))
         arguments.update({name: getattr(options, name) for name in self.defaults})
         if self.init is not None:
             arguments["state"] = self.init() if state is None else state
@@ -150,8 +149,8 @@ def objective(
     """Register a function as an objective and put the checks that all share before it.
 
     A call checks shapes, computes in float64 where the model quantities are float64 and in float32 otherwise, and lets
-    gradient flow only into what the policy computed. Defaults made with `diffpref.core.annotations.scale` take their
-    value for log-likelihoods in nats in a direct call; `diffpref.objectives.compose` knows the likelihood and takes its.
+    gradient flow only into what the policy computed. Defaults made with `diffpref.core.annotations.scale` have in a
+    direct call the value for log-likelihoods in nats; `diffpref.objectives.compose` is told the likelihood.
 
     Args:
         name: canonical name.
@@ -216,86 +215,3 @@ def _read_signature(
     if not tensors:
         raise ConfigError(f"objective '{name}' names no tensor")
     return tuple(tensors), tuple(optional), defaults
-
-
-def _options_model(spec: ObjectiveSpec, likelihood: str) -> type[BaseModel]:
-    fields: dict[str, Any] = {
-        option: (hint, ... if default is inspect.Parameter.empty else resolve(default, likelihood))
-        for option, (hint, default) in spec.defaults.items()
-    }
-    config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    return create_model(f"{spec.name}_options", __config__=config, **fields)
-
-
-_LIMITS = {
-    "greater_than": (">", "gt"),
-    "greater_than_equal": (">=", "ge"),
-    "less_than": ("<", "lt"),
-    "less_than_equal": ("<=", "le"),
-}
-
-
-def _message(error: Any, path: str, known: list[str]) -> str:
-    """Return one line for one pydantic error: the dotted path, what was expected, what was given."""
-    where = ".".join([path, *(str(part) for part in error["loc"])])
-    kind, given = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        return (
-            f"{where}: unknown option{suggest(str(error['loc'][-1]), known) or ';'} known: {', '.join(known) or 'none'}"
-        )
-    if kind == "missing":
-        return f"{where}: is required"
-    if kind in _LIMITS:
-        sign, limit = _LIMITS[kind]
-        return f"{where}: must be {sign} {error['ctx'][limit]:g}, got {given}"
-    if kind == "finite_number":
-        return f"{where}: must be finite, got {given}"
-    expected = {
-        "float_type": "must be a number",
-        "int_type": "must be a whole number",
-        "bool_type": "must be true or false",
-    }
-    text = expected.get(kind, error["msg"].replace("Input should be", "must be"))
-    return f"{where}: {text}, got {given!r}"
-
-
-def _shape_class(name: Name) -> tuple[object, ...]:
-    """Names of one class have equal shapes; sequences of tokens may differ in length between chosen and rejected."""
-    return (name.group == "list", name.unit, name.group if name.unit == "token" else "")
-
-
-def _check_shapes(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    parsed = {key: parse(key) for key in tensors}
-    first = next(iter(tensors))
-    expected: dict[tuple[object, ...], str] = {}
-    for key, tensor in tensors.items():
-        where = f"objective '{name}': {key} has shape {tuple(tensor.shape)}"
-        if tensor.dim() == 0 or len(tensor) != len(tensors[first]):
-            raise ShapeError(f"{where}, {first} has {tuple(tensors[first].shape)}; both need one row a record")
-        ndim = parsed[key].ndim
-        if ndim is None:
-            continue
-        if tensor.dim() != ndim:
-            raise ShapeError(f"{where}; expected {ndim} dimension{'s' * (ndim > 1)}")
-        other = expected.setdefault(_shape_class(parsed[key]), key)
-        if tensor.shape != tensors[other].shape:
-            raise ShapeError(f"{where}, {other} has {tuple(tensors[other].shape)}; they must be equal")
-    # A column such as preference is (B,), or shaped like a tensor it goes with; (B, 1) would broadcast to (B, B).
-    shapes = {tuple(tensor.shape) for key, tensor in tensors.items() if parsed[key].kind != "free"}
-    for key, tensor in tensors.items():
-        if parsed[key].kind == "free" and tensor.dim() > 1 and tuple(tensor.shape) not in shapes:
-            raise ShapeError(f"objective '{name}': {key} has shape {tuple(tensor.shape)}; expected ({len(tensor)},)")
-    return tensors
-
-
-def _promote(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cast floats to one dtype and cut the gradient of everything that the policy did not compute."""
-    kinds = {key: parse(key) for key in tensors}
-    leading = [tensor for key, tensor in tensors.items() if kinds[key].kind == "model"] or list(tensors.values())
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in leading) else torch.float32
-    result = {}
-    for key, tensor in tensors.items():
-        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        trained = kinds[key].kind == "model" and kinds[key].role in ("", "policy")
-        result[key] = tensor if trained else tensor.detach()
-    return result

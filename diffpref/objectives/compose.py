@@ -156,8 +156,8 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
 def reduce_sums(terms: Sequence[tuple[float, str, Terms]]) -> list[tuple[Tensor, Tensor]]:
     """Return (sum of weights * losses, sum of weights) of each term.
 
-    Both add up over accumulation steps and ranks, so that the step's loss ``sum_k coefficient_k * S_k / W_k`` is the same
-    however the batch is divided. Weights carry no gradient.
+    Both add up over accumulation steps and ranks, so that the step's loss ``sum_k coefficient_k * S_k / W_k`` is the
+    same however the batch is divided. Weights carry no gradient.
     """
     sums = []
     for _, _, term in terms:

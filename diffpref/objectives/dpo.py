@@ -48,9 +48,10 @@ def dpo(
     Raises:
         ShapeError: the tensors differ in shape.
 
-    Source: Rafailov et al., Direct Preference Optimization, NeurIPS 2023, eq. 7; Wallace et al., Diffusion Model Alignment
-    Using Direct Preference Optimization, CVPR 2024, eq. 14. Constants follow the official DiffusionDPO code, which has
-    the factor 0.5 and the mean over elements that eq. 14 lacks. Label smoothing: Mitchell's note on conservative DPO.
+    Source: Rafailov et al., Direct Preference Optimization, NeurIPS 2023, eq. 7; Wallace et al., Diffusion Model
+    Alignment Using Direct Preference Optimization, CVPR 2024, eq. 14. Constants follow the official DiffusionDPO code,
+    which has the factor 0.5 and the mean over elements that eq. 14 lacks. Label smoothing: Mitchell's note on
+    conservative DPO.
     Reduces to: logistic regression on ``beta * log_ratio`` without smoothing and preferences.
 
     >>> import torch

@@ -36,14 +36,14 @@ def ipo(
         rejected_log_ratio: (B,) the same for the rejected sample.
         chosen_length: (B,) tokens of the chosen response; needed with ``length_normalize``. No gradient.
         rejected_length: (B,) the same for the rejected response.
-        tau: larger asks for a smaller difference. It is not DPO's beta. On a denoiser's log-ratios it is twice the beta of
-            the diffusers script, which leaves out the 0.5, and the loss is a quarter of the script's.
+        tau: larger asks for a smaller difference. It is not DPO's beta. On a denoiser's log-ratios it is twice the beta
+            of the diffusers script, which leaves out the 0.5, and the loss is a quarter of the script's.
         length_normalize: divide each log-ratio by its length, as the authors confirmed for text. Denoisers' log-ratios
             are means already.
 
     Returns:
-        (B,) non-negative losses, unreduced; 1 / (4 tau^2) where policy and reference agree. With a denoiser's tau that is
-        about 1e-8, so compose it with a ``coefficient`` of tau^2 where the size matters (epsilon of Adam, clipping).
+        (B,) non-negative losses, unreduced; 1 / (4 tau^2) where policy and reference agree. With a denoiser's tau that
+        is about 1e-8, so compose it with a ``coefficient`` of tau^2 where the size matters (Adam's epsilon, clipping).
 
     Raises:
         ShapeError: the tensors differ in shape.

@@ -22,9 +22,9 @@ def nll(*, policy_chosen_logps: Tensor) -> Tensor:
     .. math:: \ell = -\log \pi_\theta(x_w)
 
     Args:
-        policy_chosen_logps: (B,) log-likelihood of the chosen sample under the policy. For a denoiser that is -0.5 times
-            its mean squared error, so the loss is half the usual denoising loss; ``coefficient: 2`` gives the official
-            ``--sft`` loss.
+        policy_chosen_logps: (B,) log-likelihood of the chosen sample under the policy. For a denoiser that is -0.5
+            times its mean squared error, so the loss is half the usual denoising loss; ``coefficient: 2`` gives the
+            official ``--sft`` loss.
 
     Returns:
         (B,) losses, unreduced.

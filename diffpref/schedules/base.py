@@ -1,7 +1,7 @@
 """What every noise schedule can do: mix, tell what the network should predict, and convert what it predicted.
 
-``x_t = alpha_t * clean + sigma_t * noise``. Coefficients are computed in float64 and applied in float32 at least (a bf16
-alpha is wrong by up to 0.4 %, and a low-noise sigma by more), and the result has the dtype of what is mixed.
+``x_t = alpha_t * clean + sigma_t * noise``. Coefficients are computed in float64 and applied in float32 at least
+(1 - alpha^2 in half precision is wrong by 15 % at low noise), and the result has the dtype of what is mixed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Schedule(ABC):
     """A path from clean data to noise, and what the network predicts on it.
 
     Attributes:
-        prediction_type: ``"epsilon"`` (the noise), ``"v_prediction"`` (alpha * noise - sigma * clean), ``"sample"`` (the
-            clean data) or ``"flow"`` (noise - clean).
+        prediction_type: ``"epsilon"`` (the noise), ``"v_prediction"`` (alpha * noise - sigma * clean), ``"sample"``
+            (the clean data) or ``"flow"`` (noise - clean).
         num_train_timesteps: the length of the path in units of ``timesteps``: 1000 integers, or 1 for continuous time.
     """
 
@@ -44,8 +44,8 @@ class Schedule(ABC):
     def elbo_weight(self, timesteps: Tensor) -> Tensor:
         """Return k(t) of the native squared error, float64, shaped like ``timesteps``.
 
-        With t uniform, ``-num_train_timesteps * k(t) * sum((prediction - target)^2)`` is an unbiased draw of the ELBO, up
-        to a constant that policy and reference share. At the first timestep k is infinite.
+        With t uniform, ``-num_train_timesteps * k(t) * sum((prediction - target)^2)`` is an unbiased draw of the ELBO,
+        up to a constant that policy and reference share. At the first timestep k is infinite.
         """
 
     def snr(self, timesteps: Tensor) -> Tensor:

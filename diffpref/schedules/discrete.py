@@ -1,4 +1,4 @@
-"""The discrete schedules of Stable Diffusion checkpoints, read from a scheduler's config without importing diffusers."""
+"""The discrete schedules of Stable Diffusion checkpoints, read from a scheduler's config; diffusers is not imported."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ class DiscreteSchedule(Schedule):
         return level / (1 - level)
 
     def elbo_weight(self, timesteps: Tensor) -> Tensor:
-        """Return k(t) of the native squared error (`methods/diffusion_pairwise.md` 2.1); infinite at timestep 0.
+        """Return k(t) of the native squared error, float64, shaped like ``timesteps``; infinite at timestep 0.
 
-        The weight of a clean-data error is ``(SNR(t - 1) - SNR(t)) / 2``; the error of an epsilon is SNR times that of the
-        clean data it implies, that of a v-prediction ``1 / sigma^2`` times.
+        The weight of a clean-data error is ``(SNR(t - 1) - SNR(t)) / 2`` (Kingma et al., arXiv:2107.00630, eq. 13). The
+        error of an epsilon is SNR times that of the clean data it implies, that of a v-prediction 1 / sigma^2 times.
         """
         snr, sigma = self.snr(timesteps), self.sigma(timesteps)
         before = torch.where(timesteps > 0, self.snr((timesteps - 1).clamp(min=0)), torch.inf)

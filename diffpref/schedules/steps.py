@@ -24,8 +24,9 @@ def ddim_timesteps(schedule: DiscreteSchedule, num_steps: int, spacing: str | No
     Raises:
         ConfigError: an unknown spacing, or more steps than the chain has.
 
-    diffusers' ``DDIMScheduler`` steps by ``num_train_timesteps // num_steps`` whatever the grid. With ``"leading"``, and
-    with ``"trailing"`` where num_steps divides the chain, that is the next grid point; with ``"linspace"`` it is not.
+    diffusers' ``DDIMScheduler`` steps by ``num_train_timesteps // num_steps`` whatever the grid. With ``"leading"``,
+    and with ``"trailing"`` where num_steps divides the chain, that is the next grid point; with ``"linspace"`` it is
+    not, and a trajectory along this grid differs from diffusers' by that much.
     """
     spacing, total = _check(schedule, num_steps, spacing)
     if spacing == "linspace":
@@ -89,8 +90,8 @@ def dpmpp_2m_step(
         noisy: (B, ...) sample at ``timesteps``.
         timesteps: (B,) int64.
         next_timesteps: (B,) int64, where to land; -1 is noise-free.
-        previous_clean: (B, ...) ``clean`` of the step before; None takes a first-order step, as the first step and, with
-            few steps, the last do.
+        previous_clean: (B, ...) ``clean`` of the step before; None takes a first-order step, as the first step and,
+            with few steps, the last do.
         previous_timesteps: (B,) int64, those of ``previous_clean``.
 
     Returns:
@@ -110,7 +111,7 @@ def dpmpp_2m_step(
     blend, pull = sigma / schedule.sigma(timesteps), -alpha * torch.expm1(-step)
     direction = clean.to(wide.dtype)
     if previous_clean is not None and previous_timesteps is not None:
-        # D0 + D1 / 2 with D1 = (D0 - D_before) / r and r = last step / this step: no extrapolation to infinity at the end.
+        # D0 + D1 / 2 with D1 = (D0 - D_before) / r, r = last step / this step. The step to the clean end has no length.
         ratio = torch.where(ended, 0.0, step / (here - _half_log_snr(schedule, previous_timesteps)))
         direction = direction + 0.5 * _broad(ratio, wide) * (direction - previous_clean.to(wide.dtype))
     return (_broad(blend, wide) * wide + _broad(pull, wide) * direction).to(noisy.dtype)
