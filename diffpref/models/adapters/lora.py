@@ -1,0 +1,84 @@
+"""LoRA: a low-rank update of the attention projections, through PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffpref.core.errors import ConfigError
+from diffpref.core.randomness import Random
+from diffpref.models.adapters import Adapter, registry
+from diffpref.models.family import DenoiserFamily
+
+__all__ = ["Lora"]
+
+
+@registry.register("lora")
+@dataclass(frozen=True)
+class Lora(Adapter):
+    """A low-rank adapter through PEFT; Gaussian start, B = 0, so that training starts at the base exactly."""
+
+    has_base = True
+    folder = "lora"
+
+    def install(self, family: DenoiserFamily, random: Random) -> dict[str, list[nn.Parameter]]:
+        from peft import LoraConfig
+
+        network = family.network
+        network.requires_grad_(False)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.rank if self.alpha is None else self.alpha,
+            init_lora_weights="gaussian",
+            target_modules=list(self.targets or family.lora_targets),
+        )
+        try:
+            network.add_adapter(config)
+        except ValueError as error:
+            raise ConfigError(f"adapter.targets: {str(error).splitlines()[0][:200]}") from error
+        trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        for name, parameter in trained.items():
+            parameter.data = parameter.data.float()
+            if "lora_A" in name:  # PEFT draws from the global generator; ours is keyed by the layer's name
+                drawn = torch.randn(parameter.shape, generator=random.generator("adapter", name))
+                parameter.data.copy_(drawn / self.rank)
+        return {"adapter": list(trained.values())}
+
+    @contextmanager
+    def off(self, network: nn.Module) -> Iterator[None]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+        before = [layer.disable_adapters for layer in layers]
+        for layer in layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer, disabled in zip(layers, before, strict=True):
+                layer._disable_adapters = disabled
+
+    def state(self, network: nn.Module) -> dict[str, Tensor]:
+        from peft.utils import get_peft_model_state_dict
+
+        return get_peft_model_state_dict(network)
+
+    def load_state(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+        from peft.utils import set_peft_model_state_dict
+
+        set_peft_model_state_dict(network, dict(state))
+
+    def save(self, family: DenoiserFamily, network: nn.Module, folder: Path) -> None:
+        from diffusers.utils import convert_state_dict_to_diffusers
+
+        family.pipeline_class.save_lora_weights(
+            folder,
+            unet_lora_layers=convert_state_dict_to_diffusers(self.state(network)),
+            # without the metadata diffusers takes alpha = rank, and the picture is another one
+            unet_lora_adapter_metadata=network.peft_config["default"].to_dict(),
+        )

@@ -1,0 +1,39 @@
+"""Which attention kernel a denoiser runs."""
+
+from __future__ import annotations
+
+import logging
+
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import nn
+
+from diffpref.core.errors import ConfigError
+
+__all__ = ["set_attention"]
+
+logger = logging.getLogger(__name__)
+
+
+def set_attention(network: nn.Module, backend: str) -> str:
+    """Choose the kernel and return the one in force.
+
+    Args:
+        network: a diffusers model.
+        backend: ``native`` is torch's scaled_dot_product_attention; ``xformers`` falls back to it with a one-line
+            warning where xformers is missing or does not run on this device; ``auto`` is native, which is as fast and
+            as frugal on every device that torch supports.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if backend not in ("auto", "native", "xformers"):
+        raise ConfigError(f"model.attention: must be auto, native or xformers, got '{backend}'")
+    if backend == "xformers":
+        try:
+            network.enable_xformers_memory_efficient_attention()
+            return "xformers"
+        except (ImportError, ModuleNotFoundError, ValueError, NotImplementedError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            logger.warning("attention: xformers is not usable here (%s); using native", reason)
+    network.set_attn_processor(AttnProcessor2_0())
+    return "native"

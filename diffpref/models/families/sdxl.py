@@ -1,0 +1,107 @@
+"""Stable Diffusion XL: a UNet2DConditionModel with two CLIP text encoders and micro-conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from diffpref.core.contracts import Conditioning
+from diffpref.models import registry
+from diffpref.models.family import DenoiserFamily, TextEncoder
+from diffpref.models.loading import freeze
+from diffpref.models.tiny import tiny_tokenizer, tiny_vae
+from diffpref.schedules import DiscreteSchedule
+
+__all__ = ["StableDiffusionXL"]
+
+
+@registry.register("sdxl")
+class StableDiffusionXL(DenoiserFamily):
+    """Conditioning: ``prompt_embeds`` (N, T, D), the last-but-one layers of both encoders side by side;
+    ``pooled_prompt_embeds`` (N, P), the projection of the second; ``time_ids`` (N, 6), original height and width, crop
+    top and left, target height and width. Diffusion-DPO's code always gives ``(res, res, 0, 0, res, res)``, and so does
+    `encode_prompt`.
+    """
+
+    name = "sdxl"
+    text_parts = {
+        "text_encoder": (CLIPTokenizer, CLIPTextModel),
+        "text_encoder_2": (CLIPTokenizer, CLIPTextModelWithProjection),
+    }
+    pipeline_class = StableDiffusionXLPipeline
+    default_resolution = 1024
+
+    @classmethod
+    def tiny(cls, seed: int = 0) -> StableDiffusionXL:
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        config = CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            projection_dim=16,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        network = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=32,
+            attention_head_dim=(2, 4),
+            transformer_layers_per_block=(1, 1),
+            use_linear_projection=True,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=8 * 6 + 16,
+        )
+        scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        texts = (
+            TextEncoder(tokenizer, freeze(CLIPTextModel(config))),
+            TextEncoder(tokenizer, freeze(CLIPTextModelWithProjection(config))),
+        )
+        schedule = DiscreteSchedule.from_config(scheduler.config)
+        return cls("tiny", schedule, dict(scheduler.config), freeze(network), freeze(tiny_vae()), texts)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:
+        encoders = self._needed("text", self.texts)
+        outputs = [e.model(e.tokens(prompts), output_hidden_states=True) for e in encoders]
+        size = float(resolution)
+        time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=outputs[0].hidden_states[-2].device)
+        return Conditioning(
+            {
+                "prompt_embeds": torch.cat([o.hidden_states[-2] for o in outputs], dim=-1).float(),
+                "pooled_prompt_embeds": outputs[-1].text_embeds.float(),
+                "time_ids": time_ids.repeat(len(prompts), 1),
+            }
+        )
+
+    def forward(self, network: nn.Module, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+        told = conditioning.tensors
+        added = {"text_embeds": told["pooled_prompt_embeds"], "time_ids": told["time_ids"]}
+        return network(inputs["noisy"], inputs["timesteps"], told["prompt_embeds"], added_cond_kwargs=added).sample
+
+    def pipeline(self, network: nn.Module | None = None) -> StableDiffusionXLPipeline:
+        first, second = self._needed("text", self.texts)
+        return StableDiffusionXLPipeline(
+            vae=self._needed("vae", self.vae),
+            text_encoder=first.model,
+            text_encoder_2=second.model,
+            tokenizer=first.tokenizer,
+            tokenizer_2=second.tokenizer,
+            unet=network or self.network,
+            scheduler=self.scheduler(),
+            force_zeros_for_empty_prompt=False,
+            add_watermarker=False,
+        )

@@ -1,0 +1,232 @@
+"""What a denoiser family promises, and what latent UNet families share.
+
+A family knows how to load its networks, how to encode prompts and images, and how to ask its denoiser. It knows no
+objective and no method. A new family is one file in ``families/``: a subclass with the text side and `forward`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffpref.core.assets import resolve
+from diffpref.core.contracts import Conditioning
+from diffpref.core.errors import ConfigError, ModelError
+from diffpref.models.loading import freeze, load_component, load_settings
+from diffpref.schedules import DiscreteSchedule
+
+__all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "TextEncoder"]
+
+ALL_PARTS = ("network", "vae", "text")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The posterior of encoded images, already scaled: mean and std, (N, C, H, W) float32 each."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and its encoder."""
+
+    tokenizer: Any
+    model: nn.Module
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """Return (N, T) token ids, padded and truncated to the encoder's length."""
+        encoded = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return encoded.input_ids.to(self.model.device)
+
+
+@dataclass
+class DenoiserFamily(ABC):
+    """Networks of one kind. Parts that were not asked for are None.
+
+    Args:
+        path: where they come from.
+        schedule: alpha, sigma and the conversions of the prediction type, from the checkpoint's scheduler config.
+        scheduler_config: the checkpoint's, for the stock pipeline.
+        network: the denoiser.
+        vae: always float32; SDXL's overflows in half precision.
+        texts: tokenizers with their encoders, in the order in which the pipeline names them.
+    """
+
+    path: str
+    schedule: DiscreteSchedule
+    scheduler_config: Mapping[str, Any]
+    network: nn.Module | None = None
+    vae: AutoencoderKL | None = None
+    texts: tuple[TextEncoder, ...] = ()
+    revision: str | None = None
+
+    name: ClassVar[str]
+    text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    default_resolution: ClassVar[int]
+    unit_dims: ClassVar[tuple[int, ...]] = ()
+
+    # ------------------------------------------------------------ loading
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        *,
+        parts: Sequence[str] = ALL_PARTS,
+        precision: str = "fp32",
+        revision: str | None = None,
+        variant: str | None = None,
+        allow_pickle: bool = False,
+    ) -> DenoiserFamily:
+        """Load the asked parts from a diffusers pipeline folder or hub id.
+
+        Args:
+            path: folder, hub id, or ``bundled:shapes-sdxl``.
+            parts: of ``"network" "vae" "text"``. A denoiser alone is the normal case once everything is cached.
+            precision: ``fp32``, ``bf16`` or ``fp16``: the dtype of network and text encoders.
+            revision: branch, tag or commit on the hub.
+            variant: weight variant, such as ``"fp16"``.
+            allow_pickle: also accept pickled weights.
+
+        Raises:
+            ModelError: the path holds no such model, or only pickled weights.
+        """
+        folder = resolve(path)
+        options = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
+        settings = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
+        family = cls(path, DiscreteSchedule.from_config(settings), settings, revision=revision)
+        dtype = DTYPES[precision]
+        if "network" in parts:
+            family.network = freeze(load_component(UNet2DConditionModel, folder, "unet", **options), dtype)
+        if "vae" in parts:
+            family.vae = freeze(load_component(AutoencoderKL, folder, "vae", **options), torch.float32)
+        if "text" in parts:
+            family.texts = tuple(
+                TextEncoder(
+                    load_component(tokenizer, folder, name.replace("text_encoder", "tokenizer"), revision=revision),
+                    freeze(load_component(model, folder, name, **options), dtype),
+                )
+                for name, (tokenizer, model) in cls.text_parts.items()
+            )
+        return family
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, seed: int = 0) -> DenoiserFamily:
+        """Return real classes with random weights at toy size, for tests."""
+
+    def to(self, device: torch.device | str) -> DenoiserFamily:
+        """Move every loaded part to a device."""
+        for module in (self.network, self.vae, *(text.model for text in self.texts)):
+            if module is not None:
+                module.to(device)
+        return self
+
+    def drop(self, *parts: str) -> None:
+        """Forget parts that are no longer needed, so that their memory is free."""
+        for part in parts:
+            setattr(self, {"text": "texts"}.get(part, part), () if part == "text" else None)
+
+    # ------------------------------------------------------------ encoding
+
+    @abstractmethod
+    def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:
+        """Return a row for each prompt: exactly the tensors that the stock pipeline makes.
+
+        Args:
+            prompts: N texts.
+            resolution: of the images, pixels; families with micro-conditioning write it into their rows.
+        """
+
+    @torch.no_grad()
+    def encode_media(self, images: Tensor) -> Latents:
+        """Encode (N, 3, H, W) images in [-1, 1]; the scaling is read from the VAE's config."""
+        vae = self._needed("vae", self.vae)
+        posterior = vae.encode(images.to(vae.device, torch.float32)).latent_dist
+        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
+        return Latents((posterior.mean - shift) * scale, posterior.std * scale)
+
+    @torch.no_grad()
+    def decode_media(self, latents: Tensor) -> Tensor:
+        """Decode (N, C, H, W) latents to images (N, 3, H, W) in [-1, 1], clamped."""
+        vae = self._needed("vae", self.vae)
+        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
+        return vae.decode(latents.to(vae.device, torch.float32) / scale + shift).sample.clamp(-1, 1)
+
+    # ------------------------------------------------------------ the denoiser
+
+    @abstractmethod
+    def forward(self, network: nn.Module, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+        """Ask a denoiser: (N, C, H, W) predictions for ``inputs["noisy"]`` and ``inputs["timesteps"]``."""
+
+    def sample_timesteps(self, u: Tensor) -> Tensor:
+        """Turn (N,) uniform numbers into (N,) int64 timesteps, 0 .. num_train_timesteps - 1."""
+        last = self.schedule.num_train_timesteps - 1
+        return (u * (last + 1)).long().clamp(max=last)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the noised latents, (N, C, H, W)."""
+        return self.schedule.add_noise(clean, noise, timesteps)
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the network is to predict, by the checkpoint's prediction type."""
+        return self.schedule.target(clean, noise, timesteps)
+
+    def native_resolution(self) -> int:
+        """Return the side in pixels of the square pictures that the denoiser was made for."""
+        if self.network is None:
+            return self.default_resolution
+        return int(self.network.config.sample_size) * self.vae_factor()
+
+    def vae_factor(self) -> int:
+        """Return how many pixels a side of a latent cell spans."""
+        return 2 ** (len(self._needed("vae", self.vae).config.block_out_channels) - 1)
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Return (C, H, W) of the latents of a square image."""
+        network = self._needed("network", self.network)
+        side = resolution // self.vae_factor()
+        return network.config.in_channels, side, side
+
+    @staticmethod
+    def blocks(network: nn.Module) -> list[nn.Module]:
+        """Return the repeated blocks: what to shard, to checkpoint, to compile."""
+        return [*network.down_blocks, network.mid_block, *network.up_blocks]
+
+    # ------------------------------------------------------------ leaving
+
+    @abstractmethod
+    def pipeline(self, network: nn.Module | None = None) -> DiffusionPipeline:
+        """Return the stock diffusers pipeline with our parts, or another denoiser, in it."""
+
+    def scheduler(self) -> SchedulerMixin:
+        """Return the checkpoint's own sampler, a scheduler class of diffusers."""
+        name = str(self.scheduler_config.get("_class_name", "DDIMScheduler"))
+        kind = getattr(diffusers, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+            raise ModelError(f"model.path: {self.path} names the scheduler '{name}', which diffusers does not have")
+        return kind.from_config({k: v for k, v in self.scheduler_config.items() if not k.startswith("_")})
+
+    @staticmethod
+    def _needed(part: str, value: Any) -> Any:
+        if value is None or value == ():
+            raise ConfigError(f"the family's '{part}' is not loaded; load it with parts=(..., '{part}')")
+        return value

@@ -1,0 +1,28 @@
+"""Parts of the toy-size families that tests build: real classes, random weights."""
+
+from __future__ import annotations
+
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+__all__ = ["tiny_tokenizer", "tiny_vae"]
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """Return a CLIP tokenizer of single letters, 16 tokens long."""
+    letters = [chr(code) for code in range(33, 127)]
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    words = [*special, *letters, *(f"{letter}</w>" for letter in letters)]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
+
+
+def tiny_vae() -> AutoencoderKL:
+    """Return an AutoencoderKL that turns 64 pixels into 8 x 8 latents."""
+    return AutoencoderKL(
+        block_out_channels=(4, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+    )
