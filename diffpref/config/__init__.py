@@ -7,7 +7,7 @@ from diffpref.config.documents import dump_yaml, load_yaml, parse_yaml
 from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.recipe import Recipe, build_recipe, load_recipe, recipe_names, save_recipe
-from diffpref.config.section import NonNegative, Positive, Probability, Section
+from diffpref.config.section import Section
 from diffpref.config.sections import Adapter, Data, Likelihood, Model, Optim, Training, Validation
 
 __all__ = [
@@ -17,10 +17,7 @@ __all__ = [
     "Likelihood",
     "Model",
     "Named",
-    "NonNegative",
     "Optim",
-    "Positive",
-    "Probability",
     "Recipe",
     "Section",
     "Training",

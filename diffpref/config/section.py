@@ -5,13 +5,9 @@ from __future__ import annotations
 import types
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-__all__ = ["NonNegative", "Positive", "Probability", "Section"]
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
+__all__ = ["Section", "alternatives", "read_value"]
 
 
 class Section(BaseModel):

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffpref.config.section import NonNegative, Positive, Section
+from diffpref.config.section import Section
+from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt
 
 __all__ = ["Adapter", "Data", "Likelihood", "Model", "Optim", "Training", "Validation"]
 
-Count = Annotated[int, Field(ge=0)]
-PositiveCount = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Model(Section):
@@ -35,7 +34,7 @@ class Adapter(Section):
     """Which weights are trained."""
 
     kind: Text = Field(default="lora", description="lora (low-rank adapters) or full (every weight of the denoiser)")
-    rank: PositiveCount = Field(default=8, description="LoRA rank")
+    rank: PositiveInt = Field(default=8, description="LoRA rank")
     alpha: Positive | None = Field(default=None, description="LoRA scale is alpha / rank; not given: alpha = rank")
     targets: list[Text] | None = Field(
         default=None, description="module names to adapt; not given: the family's attention"
@@ -55,9 +54,7 @@ class Data(Section):
     min_gap: NonNegative = Field(
         default=0.0, description="smallest score difference that makes a pair, in units of the score"
     )
-    resolution: PositiveCount | None = Field(
-        default=None, description="image side in pixels; not given: the model's own"
-    )
+    resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
     cache: str | None = Field(
         default=None, description="folder for latents and text embeddings; not given: beside the run"
     )
@@ -83,19 +80,19 @@ class Optim(Section):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="learning rate after warm-up"
     )
-    warmup_steps: Count = Field(default=0, description="updates of linear warm-up from zero")
+    warmup_steps: NonNegativeInt = Field(default=0, description="updates of linear warm-up from zero")
     max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
 
 
 class Training(Section):
     """How long, and how much at a time."""
 
-    steps: PositiveCount = Field(default=1000, description="updates")
-    batch_size: PositiveCount = Field(default=1, description="records per process and micro-batch")
-    accumulation: PositiveCount = Field(default=1, description="micro-batches per update")
-    checkpoint_every: Count = Field(default=0, description="updates between checkpoints; 0 = only at the end")
-    keep: PositiveCount = Field(default=2, description="checkpoints kept")
-    log_every: PositiveCount = Field(default=1, description="updates between lines of metrics.jsonl")
+    steps: PositiveInt = Field(default=1000, description="updates")
+    batch_size: PositiveInt = Field(default=1, description="records per process and micro-batch")
+    accumulation: PositiveInt = Field(default=1, description="micro-batches per update")
+    checkpoint_every: NonNegativeInt = Field(default=0, description="updates between checkpoints; 0 = only at the end")
+    keep: PositiveInt = Field(default=2, description="checkpoints kept")
+    log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")
     resume: bool = Field(default=True, description="continue from the newest checkpoint in the output folder")
 
 
@@ -103,7 +100,9 @@ class Validation(Section):
     """Pictures drawn during training, always from the same prompts and seeds."""
 
     prompts: list[Text] = Field(default_factory=list, description="captions to draw")
-    every: Count = Field(default=0, description="updates between drawings; 0 = never")
-    seeds: list[Count] = Field(default_factory=lambda: [0], min_length=1, description="one picture a prompt and seed")
-    num_inference_steps: PositiveCount = Field(default=30, description="denoising steps")
+    every: NonNegativeInt = Field(default=0, description="updates between drawings; 0 = never")
+    seeds: list[NonNegativeInt] = Field(
+        default_factory=lambda: [0], min_length=1, description="one picture a prompt and seed"
+    )
+    num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
     guidance_scale: NonNegative = Field(default=5.0, description="classifier-free guidance; 1 = none")
