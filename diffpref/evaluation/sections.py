@@ -130,9 +130,7 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> str:
 def _list(title: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
-    lines = "".join(
-        f'<tr><th scope="row">{esc(words(k))}</th><td class="num">{esc(v)}</td></tr>' for k, v in values.items()
-    )
+    lines = "".join(f'<tr><th scope="row">{esc(k)}</th><td class="num">{esc(v)}</td></tr>' for k, v in values.items())
     return f"<div><h3>{title}</h3><table><tbody>{lines}</tbody></table></div>"
 
 
@@ -162,7 +160,8 @@ def limits(comparison: Comparison, notes: Sequence[str]) -> str:
         "They say how the numbers would vary with other prompts of this kind, not with another training seed.",
         "Judges are models: they can share blind spots with the one that labelled the training pairs. "
         "Trust a judge that took no part in the labelling more, and your eyes most.",
-        "Several measures are shown at once; at 95 % one in twenty would look decided by chance alone.",
+        f"Several measures are shown at once; of measures without any difference, {100 - 100 * comparison.level:.3g} % "
+        "would look decided by chance alone.",
     ]
     for judge in comparison.judges:
         if judge.win.dropped:
