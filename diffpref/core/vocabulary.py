@@ -114,13 +114,13 @@ def _complaint(rest: str) -> str:
             return f"{part} '{head}' is out of place; the order is role, group, unit, quantity"
     if rest in FREE:
         return f"'{rest}' stands alone and takes no role, group or unit"
+    for part, words in (("role", ROLES), ("group", GROUPS), ("unit", UNITS)):
+        hint = suggest(head, words)
+        if hint and tail:
+            return f"unknown {part} '{head}'{hint}"
     hint = suggest(rest, (*MODEL, *DATA, *FREE))
     if hint:
         return f"unknown quantity '{rest}'{hint}"
-    for part, words in (("role", ROLES), ("group", GROUPS), ("unit", UNITS)):
-        hint = suggest(head, words)
-        if tail and hint:
-            return f"unknown {part} '{head}'{hint}"
     return f"unknown quantity '{rest}'; known: {', '.join((*MODEL, *DATA))}; alone: {', '.join(FREE)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,12 @@ class DiscreteSchedule(Schedule):
             steps_offset=int(config.get("steps_offset", 0)),
             set_alpha_to_one=bool(config.get("set_alpha_to_one", True)),
         )
+
+    def rescaled(self) -> DiscreteSchedule:
+        """Return the same chain with zero terminal signal (Lin et al., arXiv:2305.08891, algorithm 1)."""
+        before = torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
+        betas = _rescale_zero_terminal_snr(1 - self.alphas_cumprod / before)
+        return replace(self, alphas_cumprod=torch.cumprod(1 - betas, dim=0))
 
     def level(self, timesteps: Tensor) -> Tensor:
         """Return ``alphas_cumprod`` at integer timesteps, float64 on their device.

@@ -1,0 +1,230 @@
+"""Noise schedules and sampler steps: printed numbers, round trips, and diffusers as the second implementation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffpref.core.errors import ConfigError
+from diffpref.schedules import (
+    SPACINGS,
+    DiscreteSchedule,
+    FlowSchedule,
+    Schedule,
+    ddim_step,
+    ddim_timesteps,
+    dpmpp_2m_step,
+    dpmpp_2m_timesteps,
+)
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "likelihood" / "denoising.json").read_text())
+SD = {**GOLDEN["schedule"], "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
+quiet = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers on numpy 2
+TRAILING = {**SD, "prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+CONFIGS = {
+    "sd": SD,
+    "v": {**SD, "prediction_type": "v_prediction"},
+    "sample": {**SD, "prediction_type": "sample"},
+    "zero_snr": TRAILING,
+    "cosine": {"beta_schedule": "squaredcos_cap_v2", "clip_sample": False},
+    "default": {"clip_sample": False},
+    "short": {"num_train_timesteps": 100, "beta_schedule": "linear", "beta_end": 0.1, "clip_sample": False},
+    "trained": {"trained_betas": [0.1, 0.2, 0.3, 0.4], "num_train_timesteps": 4, "clip_sample": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def printed(actual: Any, expected: str) -> None:
+    unit = 10.0 ** int(Decimal(expected).as_tuple().exponent)
+    assert abs(float(actual) - float(expected)) <= 0.5000001 * unit, f"{float(actual):.12g} is not {expected}"
+
+
+def toy(noisy: torch.Tensor, t: int) -> torch.Tensor:
+    """A denoiser that depends on everything it is given."""
+    return 0.6 * noisy + 0.1 * torch.sin(3 * noisy) + t / 5000
+
+
+def test_golden_levels() -> None:
+    schedule = DiscreteSchedule.from_config(SD)
+    for t, expected in GOLDEN["alphas_cumprod"].items():
+        printed(schedule.alphas_cumprod[int(t)], expected)
+
+
+def test_golden_elbo_weights() -> None:
+    schedule = DiscreteSchedule.from_config(SD)
+    for t, expected in GOLDEN["elbo_weights_epsilon"].items():
+        printed(schedule.elbo_weight(torch.tensor(int(t))), expected)
+    weights = schedule.elbo_weight(torch.arange(1000))
+    assert weights[0].isinf()
+    printed(weights[1:].mean(), GOLDEN["elbo_weight_mean"])
+    printed(weights[20:].mean(), GOLDEN["elbo_weight_mean_from_20"])
+    assert int(weights.argmin()) == 422
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_levels_are_those_of_diffusers(config: dict[str, Any]) -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(**config).alphas_cumprod.double()
+    torch.testing.assert_close(DiscreteSchedule.from_config(config).alphas_cumprod, theirs, rtol=1e-5, atol=2e-7)
+
+
+def test_noise_and_velocity_are_those_of_diffusers() -> None:
+    from diffusers import DDPMScheduler
+
+    theirs, ours = DDPMScheduler(**GOLDEN["schedule"]), DiscreteSchedule.from_config(CONFIGS["v"])
+    clean, noise = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([0, 17, 500, 999])
+    torch.testing.assert_close(
+        ours.add_noise(clean, noise, timesteps), theirs.add_noise(clean, noise, timesteps), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(
+        ours.target(clean, noise, timesteps), theirs.get_velocity(clean, noise, timesteps), rtol=1e-5, atol=1e-5
+    )
+
+
+def schedules() -> dict[str, Schedule]:
+    kinds = ("epsilon", "v_prediction", "sample", "flow")
+    discrete = {kind: DiscreteSchedule.from_config({**SD, "prediction_type": kind}) for kind in kinds}
+    return {**discrete, "straight": FlowSchedule()}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(schedules())), st.integers(1, 999), st.integers(0, 2**31 - 1))
+def test_a_perfect_prediction_is_read_back_as_clean_data_and_noise(name: str, t: int, seed: int) -> None:
+    schedule = schedules()[name]
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 2, 3, 4, generator=generator, dtype=torch.float64)
+    timesteps = torch.tensor([t, 1]) if name != "straight" else torch.tensor([t / 1000, 0.5], dtype=torch.float64)
+    noisy, prediction = schedule.add_noise(clean, noise, timesteps), schedule.target(clean, noise, timesteps)
+    torch.testing.assert_close(schedule.to_clean(prediction, noisy, timesteps), clean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(schedule.to_noise(prediction, noisy, timesteps), noise, rtol=1e-8, atol=1e-8)
+
+
+def test_elbo_weights_of_all_prediction_types_weigh_the_same_clean_error() -> None:
+    t = torch.tensor([1, 30, 500, 999])
+    of = {kind: schedule.elbo_weight(t) for kind, schedule in schedules().items() if kind != "straight"}
+    schedule = schedules()["sample"]
+    sigma, ends = schedule.sigma(t), schedule.alpha(t) + schedule.sigma(t)
+    torch.testing.assert_close(of["epsilon"], of["sample"] / schedule.snr(t))
+    torch.testing.assert_close(of["v_prediction"], of["sample"] * sigma**2)
+    torch.testing.assert_close(of["flow"], of["sample"] * (sigma / ends) ** 2)
+
+
+def test_half_precision_is_mixed_in_float32_and_returned_as_given() -> None:
+    schedule, timesteps = DiscreteSchedule.from_config(SD), torch.tensor([0, 999])
+    clean, noise = torch.randn(2, 2, 64).to(torch.bfloat16)
+    noisy = schedule.add_noise(clean, noise, timesteps)
+    assert noisy.dtype == torch.bfloat16
+    assert torch.equal(noisy, schedule.add_noise(clean.float(), noise.float(), timesteps).to(torch.bfloat16))
+
+
+@quiet
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("num_steps", [1, 7, 10, 50])
+def test_timesteps_are_those_of_diffusers(spacing: str, num_steps: int) -> None:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    config = {**GOLDEN["schedule"], "steps_offset": 1, "timestep_spacing": spacing}
+    schedule = DiscreteSchedule.from_config(config)
+    for scheduler, ours in (
+        (DDIMScheduler(**config), ddim_timesteps(schedule, num_steps)),
+        (DPMSolverMultistepScheduler(**config), dpmpp_2m_timesteps(schedule, num_steps)),
+    ):
+        scheduler.set_timesteps(num_steps)
+        assert ours.tolist() == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("name", ["sd", "v", "sample", "zero_snr", "default"])
+def test_a_ddim_trajectory_is_that_of_diffusers(name: str) -> None:
+    from diffusers import DDIMScheduler
+
+    scheduler, schedule = DDIMScheduler(**CONFIGS[name]), DiscreteSchedule.from_config(CONFIGS[name])
+    scheduler.set_timesteps(10)
+    grid = ddim_timesteps(schedule, 10)
+    ours = theirs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for t, following in zip(grid, [*grid[1:], torch.tensor(-1)], strict=True):
+        theirs = scheduler.step(toy(theirs, int(t)), int(t), theirs).prev_sample
+        ours = ddim_step(schedule, toy(ours, int(t)), ours, t.expand(2), following.expand(2))
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@quiet
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", ["sd", "v"])
+@pytest.mark.parametrize("num_steps", [4, 12, 20])
+def test_a_dpm_solver_trajectory_is_that_of_diffusers(name: str, spacing: str, num_steps: int) -> None:
+    from diffusers import DPMSolverMultistepScheduler
+
+    config = {k: v for k, v in CONFIGS[name].items() if k not in ("clip_sample", "set_alpha_to_one")}
+    config["timestep_spacing"] = spacing
+    scheduler, schedule = DPMSolverMultistepScheduler(**config), DiscreteSchedule.from_config(config)
+    scheduler.set_timesteps(num_steps)
+    grid = dpmpp_2m_timesteps(schedule, num_steps)
+    ours = theirs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    before: tuple[Any, Any] = (None, None)
+    for t, following in zip(grid, [*grid[1:], torch.tensor(-1)], strict=True):
+        theirs = scheduler.step(toy(theirs, int(t)), t, theirs).prev_sample
+        at = t.expand(2)
+        clean = schedule.to_clean(toy(ours, int(t)), ours, at)
+        ours = dpmpp_2m_step(schedule, clean, ours, at, following.expand(2), *before)
+        before = (clean, at)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)
+
+
+def test_inverting_a_ddim_step_leads_back_for_a_constant_noise_prediction() -> None:
+    schedule, up, down = DiscreteSchedule.from_config(SD), torch.tensor([601]), torch.tensor([401])
+    noisy, noise = torch.randn(2, 1, 4, dtype=torch.float64)
+    there = ddim_step(schedule, noise, noisy, down, up)
+    torch.testing.assert_close(ddim_step(schedule, noise, there, up, down), noisy)
+
+
+def test_the_last_ddim_step_lands_where_the_config_says() -> None:
+    noisy, zero, t = torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64), torch.tensor([1])
+    end = torch.tensor([-1])
+    to_one = DiscreteSchedule.from_config({**SD, "set_alpha_to_one": True})
+    to_first = DiscreteSchedule.from_config(SD)
+    clean = to_one.to_clean(zero, noisy, t)
+    torch.testing.assert_close(ddim_step(to_one, zero, noisy, t, end), clean)
+    torch.testing.assert_close(ddim_step(to_first, zero, noisy, t, end), clean * to_first.alphas_cumprod[0].sqrt())
+
+
+def test_configs_that_cannot_be_read_are_refused() -> None:
+    for config, message in (
+        ({"beta_schedule": "scaled_linaer"}, "unknown 'scaled_linaer'; did you mean 'scaled_linear'"),
+        ({"prediction_type": "noise"}, "prediction_type: must be one of epsilon"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "flow-matching scheduler; use FlowSchedule"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            DiscreteSchedule.from_config(config)
+    schedule = DiscreteSchedule.from_config(SD)
+    for arguments, message in (
+        ((10, "leeding"), "did you mean 'leading'"),
+        ((0, None), r"must be in 1\.\.\.1000, got 0"),
+        ((1001, None), "got 1001"),
+        ((1000, None), "beyond the chain"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ddim_timesteps(schedule, *arguments)
+    zero = torch.zeros(1, 1)
+    with pytest.raises(ConfigError, match="or neither"):
+        dpmpp_2m_step(schedule, zero, zero, torch.tensor([9]), torch.tensor([5]), previous_clean=zero)
+
+
+def test_the_schedules_import_no_model_library() -> None:
+    code = "import sys, diffpref.schedules, diffpref.likelihood; print('diffusers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
