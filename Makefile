@@ -1,0 +1,32 @@
+# Each target makes .venv and installs into it first, once; again when setup.cfg or pyproject.toml change.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint docs clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.installed
+	$(BIN)/diffpref demo --output runs/demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" --durations=15
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -q -m "slow and not gpu" --durations=15
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/types
+
+# There are no pages to build yet: what can be checked of the documentation is that it is there and that its examples run.
+docs: .venv/.installed
+	$(BIN)/python -m pytest -q tests/house/test_docs.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+
+.venv/.installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
