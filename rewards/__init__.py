@@ -1,0 +1,104 @@
+"""Scorers: ``load(name, path)`` returns a reward whose ``score(media, prompts)`` is higher for what is better.
+
+A new reward is one file here that registers a factory ``(path, **options) -> Reward`` under the file's name. The losses
+that train preference reward models are here too: `pickscore_loss`, `hps_pair_loss`, `hps_list_loss`, `hps_ranking_loss`
+and `bradley_terry_loss`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if __name__ != "diffpref.rewards":
+    raise ImportError(
+        f"imported as '{__name__}', a second copy beside the installed one; write: from diffpref import rewards"
+    )
+
+from diffpref.core.contracts import Reward, RewardInfo
+from diffpref.core.errors import ConfigError, suggest
+from diffpref.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffpref.rewards._losses import (
+        bradley_terry_loss,
+        hps_list_loss,
+        hps_pair_loss,
+        hps_ranking_loss,
+        pickscore_loss,
+    )
+
+registry: Registry[Callable[..., Reward]] = Registry("reward", "diffpref.rewards", lazy=True)
+
+SHORT_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip_score": ("clip", {"output": "clip_score"}),
+    "hps_v2": ("hps", {"version": "v2"}),
+    "hps_v21": ("hps", {"version": "v2.1"}),
+}
+"""Names that stand for a reward with options."""
+
+_LOSSES = ("bradley_terry_loss", "hps_list_loss", "hps_pair_loss", "hps_ranking_loss", "pickscore_loss")
+
+__all__ = [
+    "SHORT_FORMS",
+    "Reward",
+    "RewardInfo",
+    "bradley_terry_loss",
+    "hps_list_loss",
+    "hps_pair_loss",
+    "hps_ranking_loss",
+    "load",
+    "pickscore_loss",
+    "preference_probability",
+    "registry",
+]
+
+
+def load(name: str, path: str | None = None, **options: Any) -> Reward:
+    """Return a reward that is ready to score.
+
+    Args:
+        name: of `registry`, or one of `SHORT_FORMS`.
+        path: hub id, folder, or ``bundled:shapes-<name>``, for rewards that have weights.
+        options: of this reward, such as ``output="cosine"``; its factory's keyword arguments.
+
+    Raises:
+        ConfigError: unknown name or option, an option of the wrong type, or a path that is missing or not wanted.
+        ModelError: the path holds no model that can be loaded safely.
+    """
+    from diffpref.rewards._options import validated
+
+    if name in SHORT_FORMS:
+        name, defaults = SHORT_FORMS[name]
+        options = {**defaults, **options}
+    elif name not in registry and suggest(name, SHORT_FORMS):
+        raise ConfigError(f"unknown reward '{name}'{suggest(name, [*registry, *SHORT_FORMS])}")
+    factory = registry.get(name)
+    return factory(path, **validated(f"reward '{name}'", factory, options))
+
+
+def preference_probability(info: RewardInfo, first: Tensor, second: Tensor) -> Tensor:
+    """Return P(first is better than second) for scores of one reward: sigmoid(pair_scale * (first - second)).
+
+    Args:
+        info: the reward's; its ``pair_scale`` must be defined.
+        first: (N,) scores.
+        second: (N,) scores.
+
+    Raises:
+        ConfigError: the reward defines no probability.
+    """
+    import torch
+
+    if info.pair_scale is None:
+        raise ConfigError(f"reward '{info.name}' ({info.version}) defines no probability of one item over another")
+    return torch.sigmoid(info.pair_scale * (first - second))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOSSES:
+        return getattr(importlib.import_module("diffpref.rewards._losses"), name)
+    raise AttributeError(f"module 'diffpref.rewards' has no attribute '{name}'")

@@ -1,0 +1,157 @@
+"""Scores of models that embed images and texts in one space: the cosine of an image with its own prompt.
+
+Networks may run in half precision, but the embeddings are normalised and multiplied in float32. Items never meet: row i
+of the images is multiplied with row i of the texts, so that a score does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from diffpref.core.contracts import Media
+from diffpref.core.errors import ShapeError
+from diffpref.data import to_uint8
+
+__all__ = ["DualEncoder", "Framing", "cosines", "paired_cosine", "tensor_cosines"]
+
+MAX_ASPECT = 16
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a model wants its pictures: the short side resized (bicubic, antialiased), the centre cut, normalised.
+
+    Args:
+        size: side of the square, pixels.
+        mean: of each channel, in [0, 1].
+        std: of each channel.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Frame (N, 3, H, W) pixels in [0, 1]; gradients pass through.
+
+        Raises:
+            ShapeError: another shape.
+        """
+        if pixels.dim() != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
+            raise ShapeError(f"expected float pixels (N, 3, H, W) in [0, 1], got {tuple(pixels.shape)} {pixels.dtype}")
+        height, width = pixels.shape[-2:]
+        short = min(height, width)
+        if short != self.size:
+            size = (int(self.size * height / short), int(self.size * width / short))
+            pixels = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = (pixels.shape[-2] - self.size) // 2, (pixels.shape[-1] - self.size) // 2
+        pixels = pixels[..., top : top + self.size, left : left + self.size]
+        mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+@dataclass(frozen=True)
+class DualEncoder:
+    """The two towers of a model, whatever library they come from.
+
+    Args:
+        encode_images: (N, 3, S, S) normalised pixels -> (N, D).
+        encode_prompts: N texts -> (N, D).
+        preprocess: RGB images of any size -> (N, 3, S, S) float32 normalised pixels.
+        framing: the same as ``preprocess`` for tensors, differentiable.
+        logit_scale: tau, by which the model multiplies cosines.
+    """
+
+    encode_images: Callable[[Tensor], Tensor]
+    encode_prompts: Callable[[list[str]], Tensor]
+    preprocess: Callable[[list[Image.Image]], Tensor]
+    framing: Framing
+    logit_scale: float
+
+
+def paired_cosine(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+    """Return the cosine of each image with its text.
+
+    Args:
+        image_embeds: (N, D) of any norm.
+        text_embeds: (N, D), or (1, D) for one text.
+
+    Returns:
+        (N,) float32; float64 for float64 embeddings.
+    """
+    if image_embeds.dtype != torch.float64:
+        image_embeds, text_embeds = image_embeds.float(), text_embeds.float()
+    return (functional.normalize(image_embeds, dim=-1) * functional.normalize(text_embeds, dim=-1)).sum(dim=-1)
+
+
+def _prompt_rows(encoder: DualEncoder, prompts: Sequence[str], micro_batch: int) -> Tensor:
+    """Return (N, D) text embeddings; each different prompt is encoded once."""
+    different = list(dict.fromkeys(prompts))
+    embeds = torch.cat(
+        [encoder.encode_prompts(different[i : i + micro_batch]) for i in range(0, len(different), micro_batch)]
+    )
+    place = {prompt: row for row, prompt in enumerate(different)}
+    return embeds[[place[prompt] for prompt in prompts]]
+
+
+def _picture(media: Media) -> Image.Image:
+    picture = Image.fromarray(to_uint8(media))
+    width, height = picture.size
+    long = MAX_ASPECT * min(width, height)  # of a thinner picture the centre is all that the square shows
+    if max(width, height) > long:
+        left, top = max(0, (width - long) // 2), max(0, (height - long) // 2)
+        picture = picture.crop((left, top, left + min(width, long), top + min(height, long)))
+    return picture
+
+
+def _check_lengths(num_items: int, num_prompts: int) -> None:
+    if num_items != num_prompts:
+        raise ShapeError(f"{num_items} items but {num_prompts} prompts; give one prompt for each")
+
+
+@torch.no_grad()
+def cosines(encoder: DualEncoder, media: Sequence[Media], prompts: Sequence[str], micro_batch: int) -> Tensor:
+    """Return (N,) float32 on the CPU: the cosine of each item with its prompt.
+
+    Args:
+        encoder: the model.
+        media: N images of any kind and size.
+        prompts: N texts.
+        micro_batch: how many run at once; changes speed and memory only.
+
+    Raises:
+        ShapeError: not as many prompts as images.
+        DataError: an item is not an image.
+    """
+    _check_lengths(len(media), len(prompts))
+    if not len(media):
+        return torch.zeros(0)
+    texts = _prompt_rows(encoder, prompts, micro_batch)
+    result = []
+    for start in range(0, len(media), micro_batch):
+        rows = slice(start, start + micro_batch)
+        pixels = encoder.preprocess([_picture(item) for item in media[rows]])
+        result.append(paired_cosine(encoder.encode_images(pixels), texts[rows]).cpu())
+    return torch.cat(result)
+
+
+def tensor_cosines(encoder: DualEncoder, pixels: Tensor, prompts: Sequence[str], micro_batch: int) -> Tensor:
+    """Return (N,) float32, differentiable in ``pixels`` (N, 3, H, W) in [0, 1].
+
+    Raises:
+        ShapeError: wrong shape, or not as many prompts as images.
+    """
+    _check_lengths(len(pixels), len(prompts))
+    if not len(pixels):
+        return pixels.new_zeros(0, dtype=torch.float32)
+    with torch.no_grad():
+        texts = _prompt_rows(encoder, prompts, micro_batch)
+    framed = encoder.framing(pixels)
+    embeds = [encoder.encode_images(part) for part in framed.split(micro_batch)]
+    return paired_cosine(torch.cat(embeds), texts)

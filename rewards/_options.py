@@ -1,0 +1,40 @@
+"""Options of a factory, checked against its signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from diffpref.core.errors import ConfigError, suggest
+
+__all__ = ["validated"]
+
+
+def validated(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as the keyword-only parameters of ``factory`` want them.
+
+    Raises:
+        ConfigError: all unknown names and wrong values at once.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    hints = typing.get_type_hints(factory, include_extras=True)
+    result, problems = {}, []
+    for name, value in options.items():
+        if name not in known:
+            problems.append(f"unknown option '{name}'{suggest(name, known) or ';'} known: {', '.join(known) or 'none'}")
+            continue
+        try:
+            result[name] = TypeAdapter(hints.get(name, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            problems.append(f"{name}: {error.errors()[0]['msg']}, got {value!r}")
+    if problems:
+        raise ConfigError(f"{owner}: {'; '.join(problems)}")
+    return result

@@ -1,0 +1,80 @@
+"""Which weights a scorer may load, and how their content names its version."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from diffpref.core.assets import PREFIX, resolve
+from diffpref.core.errors import ConfigError, ModelError
+from diffpref.core.files import sha256
+
+__all__ = ["Precision", "content_version", "licence_of", "locate", "refuse_pickle"]
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_CONTENT = (
+    "config.json",
+    "merges.txt",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def locate(reward: str, path: str | None, hub_id: str) -> str:
+    """Return the folder, file or hub id that a path means.
+
+    Raises:
+        ConfigError: no path; the message names the choices.
+        ModelError: nothing of that name is bundled, or a local path is missing.
+    """
+    if path is None:
+        raise ConfigError(
+            f"reward '{reward}' needs a path: a hub id such as '{hub_id}', a folder, or '{PREFIX}shapes-{reward}'"
+        )
+    found = resolve(path)
+    if not Path(found).exists() and (found.startswith((".", "/", "~")) or found.count("/") > 1):
+        raise ModelError(f"{found}: no such file or folder")
+    return found
+
+
+def refuse_pickle(path: Path, allow_pickle: bool) -> None:
+    """Stop before weights that only a pickle holds.
+
+    Args:
+        path: a weights file, or a model's folder.
+        allow_pickle: the caller trusts the file; it is still read with ``weights_only=True``.
+
+    Raises:
+        ModelError: there are no weights, or only pickled ones.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    if any(file.suffix == ".safetensors" for file in files):
+        return
+    pickled = [file.name for file in files if file.suffix in PICKLED]
+    if not pickled:
+        raise ModelError(f"{path} holds no weights: expected a .safetensors file")
+    if not allow_pickle:
+        raise ModelError(
+            f"{path} holds pickled weights only ({pickled[0]}), which may run code; convert them to safetensors, or"
+            " pass allow_pickle=true if you trust them"
+        )
+
+
+def content_version(path: Path) -> str:
+    """Return ``sha256-`` and twelve digits that change with the weights, the tokenizer or the preprocessing."""
+    if path.is_file():
+        return f"sha256-{sha256(path)[:12]}"
+    files = sorted(p for p in path.iterdir() if p.name in _CONTENT or p.suffix in (".safetensors", *PICKLED))
+    joined = "".join(f"{file.name}:{sha256(file)};" for file in files)
+    return f"sha256-{hashlib.sha256(joined.encode()).hexdigest()[:12]}"
+
+
+def licence_of(path: str | None, usual: str) -> str:
+    """Return the licence of the weights behind a path: our own are Apache-2.0."""
+    return "Apache-2.0" if path is not None and path.startswith(PREFIX) else usual
