@@ -53,16 +53,23 @@ class DiscreteSchedule(Schedule):
         name = str(config.get("_class_name", ""))
         if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
             raise ConfigError(f"scheduler: {name or 'use_flow_sigmas'} is a flow-matching scheduler; use FlowSchedule")
-        betas = _betas(config)
-        if config.get("rescale_betas_zero_snr"):
-            betas = _rescale_zero_terminal_snr(betas)
-        return cls(
-            alphas_cumprod=torch.cumprod(1 - betas, dim=0),
+        schedule = cls(
+            alphas_cumprod=torch.cumprod(1 - _betas(config), dim=0),
             prediction_type=check_prediction_type(config.get("prediction_type", "epsilon")),
             timestep_spacing=config.get("timestep_spacing", "leading"),
             steps_offset=int(config.get("steps_offset", 0)),
             set_alpha_to_one=bool(config.get("set_alpha_to_one", True)),
         )
+        return schedule.rescaled() if config.get("rescale_betas_zero_snr") else schedule
+
+    def rescaled(self) -> DiscreteSchedule:
+        """Return the schedule shifted and stretched so that the last timestep is pure noise; twice is once.
+
+        Source: Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891, algorithm 1.
+        """
+        roots = self.alphas_cumprod.sqrt()
+        roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+        return replace(self, alphas_cumprod=roots.square())
 
     def rescaled(self) -> DiscreteSchedule:
         """Return the same chain with zero terminal signal (Lin et al., arXiv:2305.08891, algorithm 1)."""
@@ -126,11 +133,3 @@ def _betas(config: Mapping[str, Any]) -> Tensor:
         return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
     hint = suggest(str(kind), BETA_SCHEDULES) or ";"
     raise ConfigError(f"scheduler.beta_schedule: unknown '{kind}'{hint} known: {', '.join(BETA_SCHEDULES)}")
-
-
-def _rescale_zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Shift and stretch sqrt(alphas_cumprod) so that the last is 0 (Lin et al., arXiv:2305.08891, algorithm 1)."""
-    roots = torch.cumprod(1 - betas, dim=0).sqrt()
-    first, last = roots[0].clone(), roots[-1].clone()
-    levels = ((roots - last) * first / (first - last)).square()
-    return 1 - torch.cat([levels[:1], levels[1:] / levels[:-1]])

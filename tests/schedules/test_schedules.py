@@ -82,6 +82,15 @@ def test_levels_are_those_of_diffusers(config: dict[str, Any]) -> None:
     torch.testing.assert_close(DiscreteSchedule.from_config(config).alphas_cumprod, theirs, rtol=1e-5, atol=2e-7)
 
 
+def test_a_rescaled_schedule_ends_in_pure_noise_and_starts_where_it_did() -> None:
+    schedule = DiscreteSchedule.from_config(SD)
+    rescaled = schedule.rescaled()
+    assert rescaled.alphas_cumprod[-1] == 0 and (rescaled.alphas_cumprod.diff() < 0).all()
+    torch.testing.assert_close(rescaled.alphas_cumprod[0], schedule.alphas_cumprod[0], rtol=1e-14, atol=0)
+    torch.testing.assert_close(rescaled.rescaled().alphas_cumprod, rescaled.alphas_cumprod, rtol=1e-14, atol=0)
+    assert rescaled.steps_offset == schedule.steps_offset
+
+
 def test_noise_and_velocity_are_those_of_diffusers() -> None:
     from diffusers import DDPMScheduler
 
