@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from diffpref.config.section import alternatives
 from diffpref.core.errors import ConfigError, suggest
@@ -69,7 +68,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _line(details: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
+def _line(details: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
     location = details["loc"]
     path = prefix
     for part in location:
@@ -77,7 +76,7 @@ def _line(details: ErrorDetails, model: type[BaseModel], prefix: str) -> str:
     return f"{path}: {_problem(details, model)}" if path else _problem(details, model)
 
 
-def _problem(details: ErrorDetails, model: type[BaseModel]) -> str:
+def _problem(details: Mapping[str, Any], model: type[BaseModel]) -> str:
     kind, context, given = details["type"], details.get("ctx", {}), details["input"]
     if kind == "extra_forbidden":
         return _unknown(str(details["loc"][-1]), _class_at(model, details["loc"][:-1]), model)
