@@ -71,12 +71,6 @@ class DiscreteSchedule(Schedule):
         roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
         return replace(self, alphas_cumprod=roots.square())
 
-    def rescaled(self) -> DiscreteSchedule:
-        """Return the same chain with zero terminal signal (Lin et al., arXiv:2305.08891, algorithm 1)."""
-        before = torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
-        betas = _rescale_zero_terminal_snr(1 - self.alphas_cumprod / before)
-        return replace(self, alphas_cumprod=torch.cumprod(1 - betas, dim=0))
-
     def level(self, timesteps: Tensor) -> Tensor:
         """Return ``alphas_cumprod`` at integer timesteps, float64 on their device.
 
