@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffpref.core.errors import ModelError
 from diffpref.rewards._dual_encoder import DualEncoder, Framing
-from diffpref.rewards._weights import Precision, refuse_pickle
+from diffpref.rewards._weights import UNREADABLE, Precision, first_line, refuse_pickle
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, PreTrainedTokenizerBase
@@ -85,10 +85,9 @@ def load_hf_clip(
         )
         own = processor or path
         tokenizer, images = CLIPTokenizer.from_pretrained(own), CLIPImageProcessor.from_pretrained(own)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except UNREADABLE as error:
         raise ModelError(
-            f"{path}: no CLIP model with tokenizer and image processor could be loaded: {reason}"
+            f"{path}: no CLIP model with tokenizer and image processor could be loaded: {first_line(error)}"
         ) from error
     model.eval().requires_grad_(False).to(device)
     return encoder_of(model, tokenizer, images), getattr(model.config, "_commit_hash", None) or ""

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, TypeAlias
+
+from safetensors import SafetensorError
 
 from diffpref.core.assets import PREFIX, resolve
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.core.files import sha256
 
-__all__ = ["Precision", "content_version", "licence_of", "locate", "refuse_pickle"]
+__all__ = ["UNREADABLE", "Precision", "content_version", "first_line", "licence_of", "locate", "refuse_pickle"]
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+# what readers of weights and configs raise on files that are not theirs
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CONTENT = (
@@ -78,3 +94,8 @@ def content_version(path: Path) -> str:
 def licence_of(path: str | None, usual: str) -> str:
     """Return the licence of the weights behind a path: our own are Apache-2.0."""
     return "Apache-2.0" if path is not None and path.startswith(PREFIX) else usual
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +16,15 @@ from diffpref.core.errors import ModelError
 from diffpref.rewards import registry
 from diffpref.rewards._clip_reward import DualEncoderReward
 from diffpref.rewards._dual_encoder import DualEncoder, Framing
-from diffpref.rewards._weights import Precision, content_version, licence_of, locate, refuse_pickle
+from diffpref.rewards._weights import (
+    UNREADABLE,
+    Precision,
+    content_version,
+    first_line,
+    licence_of,
+    locate,
+    refuse_pickle,
+)
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -29,18 +35,6 @@ HUB_ID = "xswu/HPSv2"
 FILES = {"v2": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 ARCHITECTURE = "ViT-H-14"
 CONFIG = "open_clip_config.json"
-# what readers of weights and configs raise on files that are not theirs
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    UnpicklingError,
-    SafetensorError,
-)
 
 
 def encoder_of(model: CLIP, tokenizer: Any, preprocess: Any) -> DualEncoder:
@@ -84,11 +78,7 @@ def read_checkpoint(model: CLIP, file: Path, allow_pickle: bool) -> None:
             content = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(content.get("state_dict", content), strict=True)
     except UNREADABLE as error:
-        raise ModelError(f"{file}: not an HPS checkpoint of {ARCHITECTURE}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{file}: not an HPS checkpoint of {ARCHITECTURE}: {first_line(error)}") from error
 
 
 def _open_folder(folder: Path, precision: str, device: str, allow_pickle: bool) -> DualEncoder:
@@ -102,7 +92,7 @@ def _open_folder(folder: Path, precision: str, device: str, allow_pickle: bool) 
         model, _, preprocess = open_clip.create_model_and_transforms(name, precision=precision, device=device)
         tokenizer = open_clip.get_tokenizer(name)
     except UNREADABLE as error:
-        raise ModelError(f"{folder}: open_clip cannot load it: {_first_line(error)}") from error
+        raise ModelError(f"{folder}: open_clip cannot load it: {first_line(error)}") from error
     return encoder_of(model.eval().requires_grad_(False), tokenizer, preprocess)
 
 
@@ -121,7 +111,7 @@ def _download(hub_id: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(hub_id, file))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{hub_id}: {file} could not be fetched: {_first_line(error)}") from error
+        raise ModelError(f"{hub_id}: {file} could not be fetched: {first_line(error)}") from error
 
 
 @registry.register("hps")
