@@ -19,8 +19,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="diffpref cite", description="Print BibTeX of objectives and methods.")
     parser.add_argument("names", nargs="+", metavar="NAME", help="an objective or a method")
     names = parser.parse_args(argv).names
-    entries = [entry for name in names for source in sources(name) for entry in bibtex(source)]
-    print("\n\n".join(dict.fromkeys(entries)))
+    entries: dict[str, str] = {}
+    for entry in (entry for name in names for source in sources(name) for entry in bibtex(source)):
+        key = entry.partition(",")[0]  # an objective and its method may cite one paper; the fuller entry stays
+        entries[key] = max(entries.get(key, ""), entry, key=len)
+    print("\n\n".join(entries.values()))
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffpref.cli.registries import REGISTRIES, description, registry
+from diffpref.cli.registries import REGISTRIES, description, registry, short_forms
 
 __all__ = ["main"]
 
@@ -41,7 +41,10 @@ def entries(kind: str) -> list[dict[str, Any]]:
         return [{"name": name} for name in recipe_names()]
     things = registry(kind)
     if things.lazy:  # the modules are heavy; their first line is read, not run
-        return [{"name": name, "summary": _first_line(f"{things.package}.{name}")} for name in things.names()]
+        return [
+            {"name": name, "aliases": short_forms(kind, name), "summary": _first_line(f"{things.package}.{name}")}
+            for name in things.names()
+        ]
     return [{"name": name, "aliases": things.aliases(name), **description(things.get(name))} for name in things.names()]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from diffpref.core.registry import Registry
 
-__all__ = ["REGISTRIES", "description", "registry"]
+__all__ = ["REGISTRIES", "description", "registry", "short_forms"]
 
 REGISTRIES = {
     "objectives": "diffpref.objectives",
@@ -30,3 +30,9 @@ def description(thing: Any) -> dict[str, str]:
     """Return what an objective or a method says of itself: kind, evidence, source; empty where it says nothing."""
     told = getattr(thing, "spec", thing)
     return {name: str(getattr(told, name, "")) for name in ("kind", "evidence", "source")}
+
+
+def short_forms(kind: str, name: str) -> list[str]:
+    """Return the names that stand for a thing with options: ``hps_v21`` for the reward ``hps``."""
+    table = getattr(importlib.import_module(REGISTRIES[kind]), "SHORT_FORMS", {})
+    return sorted(short for short, (target, _) in table.items() if target == name)

@@ -20,7 +20,7 @@ def test_the_licence_is_present_and_declared() -> None:
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
-    assert parser["metadata"]["license"] == "Apache-2.0"
+    assert parser["metadata"]["license_expression"] == "Apache-2.0"
 
 
 def test_pyproject_holds_only_the_build_system() -> None:

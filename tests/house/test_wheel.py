@@ -64,7 +64,7 @@ def test_the_wheel_is_small_and_carries_licence_and_command(wheel: Path) -> None
     information = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
     assert "licenses/LICENSE" in information
     assert "diffpref = diffpref.cli:main" in archive.read(information["entry_points.txt"]).decode()
-    assert "License: Apache-2.0" in archive.read(information["METADATA"]).decode()
+    assert "License-Expression: Apache-2.0" in archive.read(information["METADATA"]).decode()
 
 
 def test_the_unpacked_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
