@@ -37,15 +37,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_exactly_the_files_of_the_tree(wheel: Path) -> None:
+@pytest.fixture(scope="module")
+def source(wheel: Path) -> Path:
+    """The copy of the tree that the wheel was built from."""
+    return wheel.parent / "source"
+
+
+def test_the_wheel_holds_exactly_the_files_of_the_tree(wheel: Path, source: Path) -> None:
     expected = set()
     for folder, package in (
         ("diffpref", "diffpref"),
         ("pipelines", "diffpref/pipelines"),
         ("rewards", "diffpref/rewards"),
     ):
-        for path in (ROOT / folder).rglob("*"):
-            inside = path.relative_to(ROOT / folder)
+        for path in (source / folder).rglob("*"):
+            inside = path.relative_to(source / folder)
             is_data = inside.parts[0] in ("assets", "recipes") and path.suffix in DATA
             if path.suffix == ".py" or path.name == "py.typed" or is_data:
                 expected.add(f"{package}/{inside.as_posix()}")
