@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffpref.core.errors import ModelError
 from diffpref.rewards._dual_encoder import DualEncoder, Framing
-from diffpref.rewards._weights import UNREADABLE, Precision, first_line, refuse_pickle
+from diffpref.rewards._weights import UNREADABLE, Precision, check_vocabulary, first_line, refuse_pickle
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, PreTrainedTokenizerBase
@@ -80,8 +80,11 @@ def load_hf_clip(
     if Path(path).is_dir():
         refuse_pickle(Path(path), allow_pickle)
     try:
-        model = CLIPModel.from_pretrained(
-            path, use_safetensors=None if allow_pickle else True, dtype=getattr(torch, precision)
+        model, loaded = CLIPModel.from_pretrained(
+            path,
+            use_safetensors=None if allow_pickle else True,
+            dtype=getattr(torch, precision),
+            output_loading_info=True,
         )
         own = processor or path
         tokenizer, images = CLIPTokenizer.from_pretrained(own), CLIPImageProcessor.from_pretrained(own)
@@ -89,5 +92,8 @@ def load_hf_clip(
         raise ModelError(
             f"{path}: no CLIP model with tokenizer and image processor could be loaded: {first_line(error)}"
         ) from error
+    if missing := sorted(loaded["missing_keys"]):  # transformers would draw these at random
+        raise ModelError(f"{path} lacks {len(missing)} weights of a CLIP model, such as {missing[0]}")
+    check_vocabulary(own, len(tokenizer), model.text_model.embeddings.token_embedding.num_embeddings)
     model.eval().requires_grad_(False).to(device)
     return encoder_of(model, tokenizer, images), getattr(model.config, "_commit_hash", None) or ""

@@ -13,7 +13,16 @@ from diffpref.core.assets import PREFIX, resolve
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.core.files import sha256
 
-__all__ = ["UNREADABLE", "Precision", "content_version", "first_line", "licence_of", "locate", "refuse_pickle"]
+__all__ = [
+    "UNREADABLE",
+    "Precision",
+    "check_vocabulary",
+    "content_version",
+    "first_line",
+    "licence_of",
+    "locate",
+    "refuse_pickle",
+]
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -79,6 +88,18 @@ def refuse_pickle(path: Path, allow_pickle: bool) -> None:
         raise ModelError(
             f"{path} holds pickled weights only ({pickled[0]}), which may run code; convert them to safetensors, or"
             " pass allow_pickle=true if you trust them"
+        )
+
+
+def check_vocabulary(path: str | Path, num_words: int, num_embeddings: int) -> None:
+    """Stop where a tokenizer does not belong to its model; one without files comes out empty, without an error.
+
+    Raises:
+        ModelError: the tokenizer knows more words than the model embeds, or hardly any of them.
+    """
+    if not 0.9 * num_embeddings <= num_words <= num_embeddings:
+        raise ModelError(
+            f"{path}: the tokenizer knows {num_words} words, the model {num_embeddings}; are its files there?"
         )
 
 

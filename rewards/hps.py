@@ -19,6 +19,7 @@ from diffpref.rewards._dual_encoder import DualEncoder, Framing
 from diffpref.rewards._weights import (
     UNREADABLE,
     Precision,
+    check_vocabulary,
     content_version,
     first_line,
     licence_of,
@@ -93,6 +94,8 @@ def _open_folder(folder: Path, precision: str, device: str, allow_pickle: bool) 
         tokenizer = open_clip.get_tokenizer(name)
     except UNREADABLE as error:
         raise ModelError(f"{folder}: open_clip cannot load it: {first_line(error)}") from error
+    if hasattr(tokenizer, "tokenizer"):  # open_clip's wrapper of a transformers tokenizer
+        check_vocabulary(folder, len(tokenizer.tokenizer), model.vocab_size)
     return encoder_of(model.eval().requires_grad_(False), tokenizer, preprocess)
 
 

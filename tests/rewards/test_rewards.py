@@ -315,6 +315,34 @@ def test_a_folder_that_is_no_model_is_refused(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("pickscore", "weight"),
+        ("pickscore", "tokenizer.json"),
+        ("pickscore", "preprocessor_config.json"),
+        ("hps", "weight"),
+        ("hps", "tokenizer.json"),
+    ],
+)
+def test_a_model_with_a_part_missing_is_refused(clip_folder, hps_folder, tmp_path, name, missing):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(clip_folder if name == "pickscore" else hps_folder, tmp_path / "model"))
+    if missing == "weight":
+        (file,) = folder.glob("*.safetensors")
+        state = load_file(file)
+        del state["text_projection.weight" if name == "pickscore" else "text_projection"]
+        save_file(state, file, metadata={"format": "pt"})
+    else:
+        next(folder.glob(missing)).unlink()
+    with pytest.raises(ModelError) as caught:
+        rewards.load(name, str(folder))
+    assert "\n" not in str(caught.value)
+
+
 class Malicious:
     """Runs code when it is unpickled carelessly."""
 
