@@ -29,10 +29,10 @@ def component_digest(*modules: nn.Module) -> str:
     """Return a digest of all weights and buffers of modules, with their names, dtypes and shapes."""
     digest = xxhash.xxh3_128()
     for module in modules:
-        digest.update(type(module).__name__)
+        digest.update(type(module).__name__.encode())
         for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}")
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -50,7 +50,8 @@ class EncodedCache:
     """
 
     def __init__(self, folder: Path, family: DenoiserFamily, resolution: int) -> None:
-        self.family, self.resolution = family, resolution
+        self.family: DenoiserFamily | None = family
+        self.resolution = resolution
         self._tensors = TensorCache(folder)
         vae, texts = family.vae, family.texts
         if vae is None or not texts:
@@ -58,6 +59,15 @@ class EncodedCache:
         self._image_version = _key(component_digest(vae), resolution, vae.config.scaling_factor, "centre crop")
         tokenizers = [text.tokenizer.backend_tokenizer.to_str() for text in texts]
         self._text_version = _key(component_digest(*(t.model for t in texts)), *tokenizers, resolution)
+
+    def release(self) -> None:
+        """Let go of the VAE and the text encoders, so that their memory is free; what is encoded stays readable."""
+        self.family = None
+
+    def _encoder(self) -> DenoiserFamily:
+        if self.family is None:
+            raise DataError("the encoders were released; make a new cache to encode more")
+        return self.family
 
     def _image_key(self, candidate: Candidate) -> str:
         if candidate.sha256:
@@ -78,7 +88,7 @@ class EncodedCache:
                 image_tensor(decode_image(c.bytes if c.bytes is not None else c.path or ""), self.resolution).pixels
                 for c in (todo[key] for key in part)
             ]
-            latents = self.family.encode_media(torch.stack(pictures))
+            latents = self._encoder().encode_media(torch.stack(pictures))
             self._tensors.add({k: {"mean": latents.mean[i], "std": latents.std[i]} for i, k in enumerate(part)})
         return len(keys)
 
@@ -88,7 +98,7 @@ class EncodedCache:
         keys = list(todo)
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
-            rows = self.family.encode_prompt([todo[key] for key in part], self.resolution)
+            rows = self._encoder().encode_prompt([todo[key] for key in part], self.resolution)
             self._tensors.add({k: {n: t[i] for n, t in rows.tensors.items()} for i, k in enumerate(part)})
         return len(keys)
 

@@ -66,6 +66,7 @@ class DenoiserFamily(ABC):
         network: the denoiser.
         vae: always float32; SDXL's overflows in half precision.
         texts: tokenizers with their encoders, in the order in which the pipeline names them.
+        sample_size: side of the latents that the denoiser was made for; known even where it is not loaded.
     """
 
     path: str
@@ -74,6 +75,7 @@ class DenoiserFamily(ABC):
     network: nn.Module | None = None
     vae: AutoencoderKL | None = None
     texts: tuple[TextEncoder, ...] = ()
+    sample_size: int | None = None
     revision: str | None = None
 
     name: ClassVar[str]
@@ -112,17 +114,19 @@ class DenoiserFamily(ABC):
         folder = resolve(path)
         options = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
         settings = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
-        family = cls(path, DiscreteSchedule.from_config(settings), settings, revision=revision)
+        size = load_settings(folder, "unet", "config.json", revision=revision).get("sample_size")
+        schedule = DiscreteSchedule.from_config(settings)
+        family = cls(path, schedule, settings, sample_size=size, revision=revision)
         dtype = DTYPES[precision]
         if "network" in parts:
-            family.network = freeze(load_component(UNet2DConditionModel, folder, "unet", **options), dtype)
+            family.network = freeze(load_component(UNet2DConditionModel, folder, "unet", dtype=dtype, **options))
         if "vae" in parts:
-            family.vae = freeze(load_component(AutoencoderKL, folder, "vae", **options), torch.float32)
+            family.vae = freeze(load_component(AutoencoderKL, folder, "vae", dtype=torch.float32, **options))
         if "text" in parts:
             family.texts = tuple(
                 TextEncoder(
                     load_component(tokenizer, folder, name.replace("text_encoder", "tokenizer"), revision=revision),
-                    freeze(load_component(model, folder, name, **options), dtype),
+                    freeze(load_component(model, folder, name, dtype=dtype, **options)),
                 )
                 for name, (tokenizer, model) in cls.text_parts.items()
             )
@@ -192,9 +196,8 @@ class DenoiserFamily(ABC):
 
     def native_resolution(self) -> int:
         """Return the side in pixels of the square pictures that the denoiser was made for."""
-        if self.network is None:
-            return self.default_resolution
-        return int(self.network.config.sample_size) * self.vae_factor()
+        size = self.sample_size or getattr(getattr(self.network, "config", None), "sample_size", None)
+        return int(size) * self.vae_factor() if size else self.default_resolution
 
     def vae_factor(self) -> int:
         """Return how many pixels a side of a latent cell spans."""

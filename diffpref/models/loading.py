@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from diffpref.core.errors import ModelError
@@ -28,7 +29,15 @@ def _describe_folder(folder: Path, subfolder: str) -> str:
     return f"holds no loadable '{subfolder}'"
 
 
-def load_component(kind: type[Any], path: str, subfolder: str, *, allow_pickle: bool = False, **options: Any) -> Any:
+def load_component(
+    kind: type[Any],
+    path: str,
+    subfolder: str,
+    *,
+    allow_pickle: bool = False,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Any:
     """Load one part of a pipeline with the class's own ``from_pretrained``.
 
     Args:
@@ -36,13 +45,16 @@ def load_component(kind: type[Any], path: str, subfolder: str, *, allow_pickle: 
         path: the pipeline's folder or hub id.
         subfolder: such as ``"unet"``.
         allow_pickle: also accept pickled weights, opened with weights-only loading.
-        options: passed on, such as ``revision``, ``variant`` and ``torch_dtype``.
+        dtype: of the weights; None leaves them as they are stored.
+        options: passed on, such as ``revision`` and ``variant``.
 
     Raises:
         ModelError: one line that says what is wrong with the folder or id.
     """
     if issubclass(kind, nn.Module):
         options["use_safetensors"] = None if allow_pickle else True
+        # diffusers and transformers name it differently
+        options["torch_dtype" if issubclass(kind, ModelMixin) else "dtype"] = dtype
     try:
         return kind.from_pretrained(path, subfolder=subfolder, **options)
     except (OSError, ValueError, ImportError) as error:
@@ -68,7 +80,6 @@ def load_settings(path: str, subfolder: str, name: str, *, revision: str | None 
         raise ModelError(f"model.path: {path} {_describe_folder(Path(path), subfolder)}") from error
 
 
-def freeze(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def freeze(module: nn.Module) -> nn.Module:
     """Put a module in evaluation mode without gradients."""
-    module.requires_grad_(False).eval()
-    return module if dtype is None else module.to(dtype)
+    return module.requires_grad_(False).eval()

@@ -97,6 +97,10 @@ class Loop:
         if self.step % self.checkpoint_every == 0:
             self._save()
 
+    def mean(self, metric: str) -> float:
+        """Return a metric's mean over the last ``log_every`` updates."""
+        return sum(values[metric] for values in self.recent) / max(1, len(self.recent))
+
     def _states(self) -> dict[str, nn.Module]:
         return {**self.modules, **{f"averaged_{name}": module for name, module in self.averaged.items()}}
 

@@ -140,10 +140,10 @@ def main(
     vae: Path,
     text: Path,
     output: Path,
-    steps: int = 4000,
+    steps: int = 2000,
     seed: int = 0,
-    wrong_from: float = 0.7,
-    wrong_share: float = 0.3,
+    wrong_from: float = 0.4,
+    wrong_share: float = 0.5,
     scenes_per_caption: int = 20,
     device: str = "cpu",
 ) -> None:

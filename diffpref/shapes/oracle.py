@@ -15,7 +15,7 @@ import numpy as np
 from diffpref.shapes.grammar import COLOURS, SHAPES, Caption
 from diffpref.shapes.render import BACKGROUND, coverage
 
-__all__ = ["FACTS", "Seen", "facts", "look", "num_facts_right"]
+__all__ = ["FACTS", "Seen", "facts", "look", "num_facts_right", "relation"]
 
 FACTS = ("two_objects", "first_colour", "first_shape", "second_colour", "second_shape", "relation")
 FOREGROUND_DISTANCE = 60.0  # RGB distance from the background, 0..441
@@ -83,7 +83,8 @@ def look(image: np.ndarray) -> list[Seen]:
     return sorted(seen, key=lambda s: -s.area)
 
 
-def _relation(first: Seen, second: Seen) -> str:
+def relation(first: Seen, second: Seen) -> str:
+    """Return the relation of the first object to the second, one of `RELATIONS`."""
     dx, dy = second.x - first.x, second.y - first.y
     if abs(dx) >= abs(dy):
         return "left of" if dx > 0 else "right of"
@@ -110,7 +111,7 @@ def facts(image: np.ndarray, caption: Caption) -> dict[str, bool]:
             first.shape == caption.first.shape,
             second.colour == caption.second.colour,
             second.shape == caption.second.shape,
-            both and _relation(first, second) == caption.relation,
+            both and relation(first, second) == caption.relation,
         )
         return dict(zip(FACTS, values, strict=True))
 
