@@ -1,0 +1,22 @@
+"""Prompts to candidates to scores to preference data, resumable at every point."""
+
+from __future__ import annotations
+
+from diffpref.generation.candidates import Sample, generate
+from diffpref.generation.plan import GenerationPlan
+from diffpref.generation.prompts import load_prompts
+from diffpref.generation.recipe import GenerationRecipe
+from diffpref.generation.scoring import score_records, score_store
+from diffpref.generation.summary import ScoreSummary, summarise_scores
+
+__all__ = [
+    "GenerationPlan",
+    "GenerationRecipe",
+    "Sample",
+    "ScoreSummary",
+    "generate",
+    "load_prompts",
+    "score_records",
+    "score_store",
+    "summarise_scores",
+]

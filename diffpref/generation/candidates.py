@@ -1,0 +1,109 @@
+"""Prompts to a store of candidates: drawn, and scored where scorers are given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from diffpref.core.contracts import Candidate, Record, Reward
+from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.data import Store, encode_png
+from diffpref.generation.growing import GrowingStore
+from diffpref.generation.plan import GenerationPlan
+from diffpref.generation.scoring import Progress, score_records, versions
+from diffpref.sampling import SamplerSettings
+
+__all__ = ["Sample", "generate"]
+
+Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[np.ndarray]]
+"""Prompts and seeds to (H, W, 3) uint8 pictures, each a function of its own prompt and seed."""
+
+
+def generate(
+    plan: GenerationPlan,
+    sampler: Sample | Mapping[SamplerSettings, Sample],
+    output: Path | str,
+    on_progress: Progress | None = None,
+    *,
+    scorers: Mapping[str, Reward] | None = None,
+) -> Store:
+    """Draw, and score, what is not there yet.
+
+    Args:
+        plan: what to draw.
+        sampler: draws pictures; one for each of the plan's settings where there are several.
+        output: the store's folder; parts of an earlier run of the same plan and scorers are kept.
+        on_progress: called with (pictures there, pictures in all) at the start and after each unit.
+        scorers: score name -> reward; each candidate gets a score of each.
+
+    Raises:
+        ConfigError: a setting of the plan has no sampler.
+        DataError: the folder was made by another plan.
+        ShapeError: a sampler or scorer did not answer once for each question.
+    """
+    samplers = _samplers(plan, sampler)
+    scorers = dict(scorers or {})
+    growing = GrowingStore(
+        Path(output), {"kind": "generation", **plan.to_json(), "scores": versions(scorers)}, plan.num_units
+    )
+    todo = growing.missing()
+    tell = on_progress or (lambda there, total: None)
+    there = plan.num_pictures - sum(len(plan.unit(number)) for number in todo) * plan.candidates
+    tell(there, plan.num_pictures)
+    for number in todo:
+        records = _draw(plan, plan.unit(number), samplers)
+        growing.add(number, score_records(records, scorers))
+        there += len(records) * plan.candidates
+        tell(there, plan.num_pictures)
+    return growing.finish()
+
+
+def _samplers(
+    plan: GenerationPlan, sampler: Sample | Mapping[SamplerSettings, Sample]
+) -> Mapping[SamplerSettings, Sample]:
+    distinct = dict.fromkeys(plan.settings)
+    if not isinstance(sampler, Mapping):
+        if len(distinct) > 1:
+            raise ConfigError(f"the plan has {len(distinct)} different settings; give a sampler for each")
+        return {settings: sampler for settings in distinct}
+    for settings in distinct:
+        if settings not in sampler:
+            raise ConfigError(f"no sampler for the plan's settings {asdict(settings)}")
+    return sampler
+
+
+def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[SamplerSettings, Sample]) -> list[Record]:
+    drawn: dict[tuple[str, int], Candidate] = {}
+    for settings in dict.fromkeys(plan.settings):
+        wanted = [(p, k) for p in prompts for k in range(plan.candidates) if plan.settings_of(k) == settings]
+        seeds = [plan.seed_of(prompt, k) for prompt, k in wanted]
+        pictures = samplers[settings]([prompt for prompt, _ in wanted], seeds)
+        if len(pictures) != len(wanted):
+            raise ShapeError(f"the sampler gave {len(pictures)} pictures for {len(wanted)} prompts")
+        for key, seed, picture in zip(wanted, seeds, pictures, strict=True):
+            content = encode_png(picture)
+            drawn[key] = Candidate(
+                bytes=content,
+                sha256=hashlib.sha256(content).hexdigest(),
+                generator=_how(plan, settings),
+                seed=seed,
+            )
+    return [
+        Record(
+            id=plan.record_id(prompt),
+            prompt=prompt,
+            candidates=tuple(drawn[prompt, k] for k in range(plan.candidates)),
+            source="generated",
+        )
+        for prompt in prompts
+    ]
+
+
+def _how(plan: GenerationPlan, settings: SamplerSettings) -> str:
+    steps = f"{settings.solver}, {settings.num_inference_steps} steps, guidance {settings.guidance_scale:g}"
+    return f"{plan.generator}, {steps}" if plan.generator else steps

@@ -1,0 +1,91 @@
+"""Where prompts come from: a list, a text file, JSONL, or the captions of the shapes world."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffpref.core.errors import DataError, suggest
+from diffpref.core.randomness import Random
+from diffpref.shapes.grammar import SPLITS, captions
+
+__all__ = ["load_prompts"]
+
+_EXPECTED = "a text file (one a line), a .jsonl file with 'prompt', or shapes:SPLIT[:COUNT | :START-STOP]"
+
+
+def load_prompts(source: str | Path | Sequence[str]) -> list[str]:
+    """Return prompts in the order of their source, duplicates and all.
+
+    Args:
+        source: the prompts themselves; a text file with one a line (empty lines are left out); a ``.jsonl`` file whose
+            lines are objects with ``prompt``; or ``shapes:unseen``, ``shapes:unseen:300`` (the first 300 of a fixed
+            shuffled order), ``shapes:unseen:300-500`` (those after them, so that no prompt is in both).
+
+    Raises:
+        DataError: no such file or split, a line that is no prompt, or no prompts at all; the message names the line.
+    """
+    if isinstance(source, str) and source.startswith("shapes:"):
+        return _shapes(source)
+    if isinstance(source, str | Path):
+        where, found = str(source), _from_file(Path(source))
+    else:
+        where, found = "prompts", enumerate(source, start=1)
+    prompts = [_checked(prompt, f"{where}, {number}") for number, prompt in found]
+    if not prompts:
+        raise DataError(f"{where}: holds no prompts")
+    return prompts
+
+
+def _checked(prompt: object, where: str) -> str:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise DataError(f"{where}: a prompt must be a text that is not empty, got {prompt!r}")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: a prompt must be valid Unicode ({error.reason})") from error
+    return prompt.strip()
+
+
+def _from_file(path: Path) -> Iterator[tuple[int, object]]:
+    """Yield line numbers with what stands there."""
+    if not path.is_file():
+        hint = "is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"prompts '{path}': {hint}; expected {_EXPECTED}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if path.suffix != ".jsonl":
+            yield number, line
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, {number}: not JSON: {error}") from error
+        if not isinstance(row, dict) or "prompt" not in row:
+            listed = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+            raise DataError(f"{path}, {number}: no 'prompt'; found: {listed or 'nothing'}")
+        yield number, row["prompt"]
+
+
+def _shapes(source: str) -> list[str]:
+    match = re.fullmatch(r"shapes:([^:]*)(?::(\d+)(?:-(\d+))?)?", source, re.ASCII)
+    if not match:
+        raise DataError(f"prompts '{source}': expected shapes:SPLIT, shapes:SPLIT:COUNT or shapes:SPLIT:START-STOP")
+    split, first, last = match.groups()
+    if split not in SPLITS:
+        hint = suggest(split, SPLITS) or ";"
+        raise DataError(f"prompts '{source}': unknown split '{split}'{hint} known: {', '.join(SPLITS)}")
+    texts = [str(caption) for caption in captions(split)]
+    if split == "held_out":  # the only split that the grammar lists in order, colour by colour
+        texts = [texts[i] for i in Random(0).numpy("held-out prompts").permutation(len(texts))]
+    start, stop = (int(first), int(last)) if last else (0, int(first) if first else len(texts))
+    if not start < stop <= len(texts):
+        raise DataError(f"prompts '{source}': the split '{split}' has captions 0-{len(texts)}")
+    return texts[start:stop]

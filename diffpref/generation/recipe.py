@@ -1,0 +1,58 @@
+"""The recipe of a data set: everything that decides it, in one YAML file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffpref.config import Model, Named, Section
+from diffpref.core.annotations import NonNegative, PositiveInt
+from diffpref.sampling import SamplerSettings
+
+__all__ = ["GenerationRecipe"]
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class GenerationRecipe(Section):
+    """Prompts to candidates to scores."""
+
+    format: Literal[1] = Field(default=1, description="version of this file format")
+    seed: int = Field(default=0, description="every picture is a function of it, the prompt and the candidate's number")
+    output: Text = Field(description="folder of the store")
+    model: Model
+    prompts: Text | list[Text] = Field(
+        description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP], or a list"
+    )
+    candidates: PositiveInt = Field(default=4, description="pictures of each prompt")
+    num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
+    guidance_scales: list[NonNegative] = Field(
+        default_factory=lambda: [5.0], min_length=1, description="taken in turn by the candidates; 1 = no guidance"
+    )
+    solver: Literal["ddim", "dpmpp_2m"] = Field(default="ddim", description="both are deterministic")
+    resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
+    batch_size: PositiveInt = Field(default=16, description="pictures drawn at once")
+    unit_size: PositiveInt = Field(
+        default=32, description="prompts of one part of the store; what an interruption costs at most"
+    )
+    rewards: list[Named] = Field(
+        default_factory=list, description="scores to add: a name, or {name: {path: PATH, option: value}}"
+    )
+
+    def settings(self, resolution: int) -> tuple[SamplerSettings, ...]:
+        """Return how pictures are drawn, one for each guidance scale.
+
+        Args:
+            resolution: of the model, taken where the recipe names none.
+        """
+        return tuple(
+            SamplerSettings(
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=float(scale),
+                solver=self.solver,
+                resolution=self.resolution or resolution,
+                batch_size=self.batch_size,
+            )
+            for scale in self.guidance_scales
+        )
