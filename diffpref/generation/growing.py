@@ -89,15 +89,15 @@ class GrowingStore:
         import diffpref
 
         paths = [self._path(number) for number in range(self.num_parts)]
-        parts = [
-            {"file": p.name, "num_records": len(PartReader(p)), "bytes": p.stat().st_size, "sha256": sha256(p)}
-            for p in paths
-        ]
+        counts = [len(PartReader(path)) for path in paths]
         return {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
-            "num_records": sum(int(part["num_records"]) for part in parts),
-            "parts": parts,
+            "num_records": sum(counts),
+            "parts": [
+                {"file": path.name, "num_records": count, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path, count in zip(paths, counts, strict=True)
+            ],
             "generator": {name: value for name, value in self.plan.items() if name != "prompts"},
             "libraries": {name: diffpref.__version__ if name == "diffpref" else version(name) for name in LIBRARIES},
         }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffpref.config import Model, Named, Section
 from diffpref.core.annotations import NonNegative, PositiveInt
@@ -39,6 +39,12 @@ class GenerationRecipe(Section):
     rewards: list[Named] = Field(
         default_factory=list, description="scores to add: a name, or {name: {path: PATH, option: value}}"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _show_what_is_missing(cls, value: Any) -> Any:
+        # A required section that is absent would hide which of its values are required.
+        return {"model": {}, **value} if isinstance(value, dict) else value
 
     def settings(self, resolution: int) -> tuple[SamplerSettings, ...]:
         """Return how pictures are drawn, one for each guidance scale.

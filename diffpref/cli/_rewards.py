@@ -1,0 +1,89 @@
+"""Rewards as a command line names them: ``oracle``, ``hps=bundled:shapes-hps``, ``'{hps: {path: P, version: v2}}'``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from diffpref.cli._models import quiet_libraries
+from diffpref.config import Named, config_error, parse_yaml
+from diffpref.core.contracts import Media, Reward
+from diffpref.core.errors import ConfigError
+
+__all__ = ["judges_and_facts", "load_rewards", "parse_reward"]
+
+ORACLE = "oracle"
+
+
+def parse_reward(word: str) -> Named:
+    """Read one reward of a command line.
+
+    Raises:
+        ConfigError: neither NAME, NAME=PATH nor {NAME: {path: PATH, OPTION: VALUE}}.
+    """
+    name, equals, path = word.partition("=")
+    if re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII) and equals:
+        if not path:
+            raise ConfigError(f"reward '{word}': no path after '='")
+        value: Any = {name: {"path": path}}
+    else:
+        value = parse_yaml(word, where=f"reward '{word}'")
+    try:
+        return Named.model_validate(value)
+    except ValidationError as error:
+        raise config_error(error, Named, f"reward '{word}'") from None
+
+
+def load_rewards(named: Sequence[Named], device: str) -> dict[str, Reward]:
+    """Load rewards by name.
+
+    Args:
+        named: names with ``path`` and options.
+        device: for rewards that run a network and whose options name no device.
+
+    Raises:
+        ConfigError: a name twice, or an unknown name or option.
+        ModelError: a path holds no such model.
+    """
+    from diffpref import rewards
+
+    quiet_libraries()
+    names = [one.name for one in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"reward '{twice[0]}' is named twice; scores are told apart by their names")
+    loaded: dict[str, Reward] = {}
+    for one in named:
+        options = dict(one.options)
+        path = options.pop("path", None)
+        if path is not None and not isinstance(path, str):
+            raise ConfigError(f"reward '{one.name}': path must be text, got {path!r}")
+        canonical = rewards.SHORT_FORMS.get(one.name, (one.name,))[0]
+        if canonical in rewards.registry and _takes_device(rewards.registry.get(canonical)):
+            options = {"device": device, **options}
+        loaded[one.name] = rewards.load(one.name, path, **options)
+    return loaded
+
+
+def _takes_device(factory: Any) -> bool:
+    return "device" in inspect.signature(factory).parameters
+
+
+def judges_and_facts(named: Sequence[Named], device: str) -> tuple[dict[str, Reward], Any]:
+    """Return the judges, and the facts of the shapes world where the oracle is among the names.
+
+    The oracle's verdict is reported fact by fact, which says more than its count.
+    """
+    judges = load_rewards(named, device)
+    return judges, _shapes_facts if judges.pop(ORACLE, None) is not None else None
+
+
+def _shapes_facts(media: Media, prompt: str) -> Mapping[str, bool]:
+    from diffpref.data import to_uint8
+    from diffpref.shapes.grammar import Caption
+    from diffpref.shapes.oracle import facts
+
+    return facts(to_uint8(media), Caption.parse(prompt))

@@ -1,0 +1,93 @@
+"""``diffpref cache``: encode images and captions once, for training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from diffpref.cli._arguments import Parser
+from diffpref.cli._models import pick_device, quiet_libraries
+from diffpref.config import build_recipe, load_yaml
+from diffpref.config.recipe import find_recipe
+from diffpref.core.errors import ConfigError
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+CHUNK = 256  # images named at once; their bytes are in memory
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fill the cache that a recipe's training reads, then say how much was there."""
+    parser = Parser(
+        prog="diffpref cache",
+        description="Encode the images and captions of a store with the VAE and the text encoders of a recipe's model.",
+    )
+    parser.add_argument("store", metavar="STORE", help="folder of a store, or a plain table of pairs")
+    parser.add_argument("--recipe", required=True, metavar="RECIPE", help="a file or a bundled name, as for training")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder of the cache; not given: the recipe's data.cache, else its output/cache"
+    )
+    parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.read(argv)
+    given = load_yaml(find_recipe(arguments.recipe))
+    changed = {"data.source": arguments.store, **({"data.cache": arguments.output} if arguments.output else {})}
+    # a folder for the cache is all that this command needs of a run
+    recipe = build_recipe({"output": arguments.output} if arguments.output else {}, given, changed)
+
+    from diffpref.cache import EncodedCache
+    from diffpref.data import open_records
+    from diffpref.models import load_family
+
+    quiet_libraries()
+    start = time.perf_counter()
+    records = open_records(arguments.store)
+    model = recipe.model
+    encoders = load_family(
+        model.family,
+        model.path,
+        parts=("vae", "text"),
+        precision=model.precision,
+        revision=model.revision,
+        variant=model.variant,
+        allow_pickle=model.allow_pickle,
+    ).to(pick_device(arguments.device))
+    folder = Path(recipe.data.cache or Path(recipe.output) / "cache")
+    resolution = recipe.data.resolution or encoders.native_resolution()
+    cache = EncodedCache(folder, encoders, resolution)
+    counts = {"images": 0, "new_images": 0, "captions": 0, "new_captions": 0}
+    captions = {""}  # caption dropout trains on the empty one
+    for part in _chunks((c for record in records for c in record.candidates), CHUNK):
+        pictures = [c for c in part if c.bytes is not None or c.path is not None]
+        counts["images"] += len(pictures)
+        counts["new_images"] += cache.encode_images(pictures)
+        captions.update(caption.text for candidate in part for caption in candidate.captions)
+    captions.update(record.prompt for record in records)
+    counts["captions"], counts["new_captions"] = len(captions), cache.encode_captions(sorted(captions))
+    if not counts["images"]:
+        raise ConfigError(f"{arguments.store}: holds no pictures to encode")
+
+    seconds = time.perf_counter() - start
+    if arguments.json:
+        print(json.dumps({"cache": str(folder), "resolution": resolution, **counts, "seconds": seconds}, indent=1))
+        return 0
+    print(f"{folder}: {resolution} x {resolution} pixels, {seconds:.1f} seconds")
+    for kind in ("images", "captions"):
+        new = counts[f"new_{kind}"]
+        print(f"  {kind}: {new:,} encoded, {counts[kind] - new:,} already there")
+    return 0
+
+
+def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    part: list[T] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
