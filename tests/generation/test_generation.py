@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +264,35 @@ def test_scoring_refuses_what_it_cannot_do(tmp_path):
 
     with pytest.raises(ShapeError, match="5 scores for 6"):
         generate(PLAN, Drawer(), tmp_path / "short", scorers={"bright": Short()})
+
+
+# ---------------------------------------------------------------- kill -9
+
+
+@pytest.mark.slow
+def test_after_kill_9_a_rerun_gives_the_same_bytes(tmp_path):
+    code = """
+import os, signal, sys
+import numpy as np
+from diffpref.generation import GenerationPlan, generate
+
+calls = 0
+
+def draw(prompts, seeds):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8) for seed in seeds]
+
+generate(GenerationPlan(tuple("abcdefg"), candidates=2, unit_size=2), draw, sys.argv[1])
+"""
+
+    def start(folder: str, dies_at: int) -> int:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / folder), str(dies_at)], check=False
+        ).returncode
+
+    assert start("killed", 3) == -9 and len(list((tmp_path / "killed").glob("*.parquet"))) == 2
+    assert start("killed", 3) == 0 and start("whole", 0) == 0  # two parts were left to make
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
