@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from diffpref.core.registry import Registry
-from diffpref.models.family import DenoiserFamily
+
+if TYPE_CHECKING:
+    from diffpref.models.family import DenoiserFamily
 
 __all__ = ["DenoiserFamily", "load_family", "registry"]
 
 registry: Registry[type[DenoiserFamily]] = Registry("family", "diffpref.models.families", lazy=True)
 
 
-def load_family(name: str, path: str, **options: object) -> DenoiserFamily:
+def load_family(name: str, path: str, **options: Any) -> DenoiserFamily:
     """Load a family's networks; the options are those of `DenoiserFamily.load`.
 
     Args:
@@ -22,3 +26,11 @@ def load_family(name: str, path: str, **options: object) -> DenoiserFamily:
         ModelError: nothing that can be loaded safely lies there.
     """
     return registry.get(name).load(path, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DenoiserFamily":  # imports torch and diffusers, which a name's check does not need
+        from diffpref.models.family import DenoiserFamily
+
+        return DenoiserFamily
+    raise AttributeError(f"module 'diffpref.models' has no attribute '{name}'")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 
 from diffusers.models.attention_processor import AttnProcessor2_0
-from torch import nn
 
 from diffpref.core.errors import ConfigError
+from diffpref.models.family import Network
 
 __all__ = ["set_attention"]
 
 logger = logging.getLogger(__name__)
 
 
-def set_attention(network: nn.Module, backend: str) -> str:
+def set_attention(network: Network, backend: str) -> str:
     """Choose the kernel and return the one in force.
 
     Args:

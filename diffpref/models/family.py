@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import diffusers
 import torch
@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning
 from diffpref.core.errors import ConfigError, ModelError
-from diffpref.models.loading import freeze, load_component, load_settings
+from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.schedules import DiscreteSchedule
 
-__all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "TextEncoder"]
+__all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
+
+Network: TypeAlias = Any
+"""A model of diffusers or transformers; a type checker that is told nn.Module takes its methods for tensors."""
 
 ALL_PARTS = ("network", "vae", "text")
+PIXELS_AT_ONCE = 1024 * 1024  # through the VAE, whose activations at 1024 x 1024 already fill gigabytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,7 +45,7 @@ class TextEncoder:
     """A tokenizer and its encoder."""
 
     tokenizer: Any
-    model: nn.Module
+    model: Network
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """Return (N, T) token ids, padded and truncated to the encoder's length."""
@@ -67,19 +71,22 @@ class DenoiserFamily(ABC):
         vae: always float32; SDXL's overflows in half precision.
         texts: tokenizers with their encoders, in the order in which the pipeline names them.
         sample_size: side of the latents that the denoiser was made for; known even where it is not loaded.
+        zero_unconditional: whether the checkpoint's pipeline guides away from zeros instead of the empty prompt.
     """
 
     path: str
     schedule: DiscreteSchedule
     scheduler_config: Mapping[str, Any]
-    network: nn.Module | None = None
+    network: Network = None
     vae: AutoencoderKL | None = None
     texts: tuple[TextEncoder, ...] = ()
     sample_size: int | None = None
+    zero_unconditional: bool = False
     revision: str | None = None
 
     name: ClassVar[str]
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
+    added_embedding: ClassVar[str | None] = None
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
@@ -112,25 +119,36 @@ class DenoiserFamily(ABC):
             ModelError: the path holds no such model, or only pickled weights.
         """
         folder = resolve(path)
-        options = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
+        options: dict[str, Any] = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
+        index = load_settings(folder, "", "model_index.json", revision=revision)
         settings = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
-        size = load_settings(folder, "unet", "config.json", revision=revision).get("sample_size")
-        schedule = DiscreteSchedule.from_config(settings)
-        family = cls(path, schedule, settings, sample_size=size, revision=revision)
+        unet = load_settings(folder, "unet", "config.json", revision=revision)
+        check_kind(path, unet, cls.name, cls.added_embedding)
+        family = cls(
+            path,
+            DiscreteSchedule.from_config(settings),
+            settings,
+            sample_size=unet.get("sample_size"),
+            zero_unconditional=bool(index.get("force_zeros_for_empty_prompt", False)),
+            revision=revision,
+        )
         dtype = DTYPES[precision]
         if "network" in parts:
             family.network = freeze(load_component(UNet2DConditionModel, folder, "unet", dtype=dtype, **options))
         if "vae" in parts:
             family.vae = freeze(load_component(AutoencoderKL, folder, "vae", dtype=torch.float32, **options))
         if "text" in parts:
-            family.texts = tuple(
-                TextEncoder(
-                    load_component(tokenizer, folder, name.replace("text_encoder", "tokenizer"), revision=revision),
-                    freeze(load_component(model, folder, name, dtype=dtype, **options)),
-                )
-                for name, (tokenizer, model) in cls.text_parts.items()
-            )
+            family.texts = tuple(cls._load_text(folder, name, dtype=dtype, **options) for name in cls.text_parts)
         return family
+
+    @classmethod
+    def _load_text(cls, folder: str, name: str, **options: Any) -> TextEncoder:
+        part = name.replace("text_encoder", "tokenizer")
+        tokenizer_class, model_class = cls.text_parts[name]
+        tokenizer = load_component(tokenizer_class, folder, part, revision=options["revision"])
+        model = freeze(load_component(model_class, folder, name, **options))
+        check_vocabulary(folder, part, len(tokenizer), model.get_input_embeddings().num_embeddings)
+        return TextEncoder(tokenizer, model)
 
     @classmethod
     @abstractmethod
@@ -160,26 +178,55 @@ class DenoiserFamily(ABC):
             resolution: of the images, pixels; families with micro-conditioning write it into their rows.
         """
 
+    def unconditional(self, resolution: int) -> Conditioning:
+        """Return the one row that guidance steers away from where no negative prompt is given.
+
+        It is what the stock pipeline uses: the empty prompt, or zeros for checkpoints whose ``model_index.json`` sets
+        ``force_zeros_for_empty_prompt`` (SDXL's base does). Micro-conditioning is kept. Caption dropout in training
+        shows the *encoded* empty prompt, as published.
+        """
+        empty = self.encode_prompt([""], resolution)
+        if not self.zero_unconditional:
+            return empty
+        kept = {"time_ids"}
+        return Conditioning({k: t if k in kept else torch.zeros_like(t) for k, t in empty.tensors.items()})
+
     @torch.no_grad()
     def encode_media(self, images: Tensor) -> Latents:
         """Encode (N, 3, H, W) images in [-1, 1]; the scaling is read from the VAE's config."""
         vae = self._needed("vae", self.vae)
-        posterior = vae.encode(images.to(vae.device, torch.float32)).latent_dist
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        return Latents((posterior.mean - shift) * scale, posterior.std * scale)
+        parts = [
+            vae.encode(part.to(vae.device, torch.float32)).latent_dist
+            for part in images.split(self._media_rows(images.shape[-2:].numel()))
+        ]
+        mean, std = torch.cat([part.mean for part in parts]), torch.cat([part.std for part in parts])
+        return Latents((mean - shift) * scale, std * scale)
 
     @torch.no_grad()
     def decode_media(self, latents: Tensor) -> Tensor:
         """Decode (N, C, H, W) latents to images (N, 3, H, W) in [-1, 1], clamped."""
         vae = self._needed("vae", self.vae)
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        return vae.decode(latents.to(vae.device, torch.float32) / scale + shift).sample.clamp(-1, 1)
+        rows = self._media_rows(latents.shape[-2:].numel() * self.vae_factor() ** 2)
+        parts = [vae.decode(part.to(vae.device, torch.float32) / scale + shift).sample for part in latents.split(rows)]
+        return torch.cat(parts).clamp(-1, 1)
+
+    @staticmethod
+    def _media_rows(pixels: int) -> int:
+        return max(1, PIXELS_AT_ONCE // pixels)
 
     # ------------------------------------------------------------ the denoiser
 
     @abstractmethod
-    def forward(self, network: nn.Module, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+    def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
         """Ask a denoiser: (N, C, H, W) predictions for ``inputs["noisy"]`` and ``inputs["timesteps"]``."""
+
+    @staticmethod
+    def _as_network(network: Network, *tensors: Tensor) -> list[Tensor]:
+        """Return tensors in the dtype of a network's own weights (an adapter's are float32 whatever the network)."""
+        dtype = next(network.parameters()).dtype
+        return [tensor.to(dtype) for tensor in tensors]
 
     def sample_timesteps(self, u: Tensor) -> Tensor:
         """Turn (N,) uniform numbers into (N,) int64 timesteps, 0 .. num_train_timesteps - 1."""
@@ -210,21 +257,22 @@ class DenoiserFamily(ABC):
         return network.config.in_channels, side, side
 
     @staticmethod
-    def blocks(network: nn.Module) -> list[nn.Module]:
+    def blocks(network: Network) -> list[nn.Module]:
         """Return the repeated blocks: what to shard, to checkpoint, to compile."""
         return [*network.down_blocks, network.mid_block, *network.up_blocks]
 
     # ------------------------------------------------------------ leaving
 
     @abstractmethod
-    def pipeline(self, network: nn.Module | None = None) -> DiffusionPipeline:
+    def pipeline(self, network: Network | None = None) -> DiffusionPipeline:
         """Return the stock diffusers pipeline with our parts, or another denoiser, in it."""
 
     def scheduler(self) -> SchedulerMixin:
         """Return the checkpoint's own sampler, a scheduler class of diffusers."""
         name = str(self.scheduler_config.get("_class_name", "DDIMScheduler"))
-        kind = getattr(diffusers, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
+        kind: Any = getattr(diffusers, name, None)
+        known = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
+        if not known:
             raise ModelError(f"model.path: {self.path} names the scheduler '{name}', which diffusers does not have")
         return kind.from_config({k: v for k, v in self.scheduler_config.items() if not k.startswith("_")})
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from safetensors import SafetensorError
 from torch import nn
 
 from diffpref.core.errors import ModelError
 
-__all__ = ["load_component", "load_settings"]
+__all__ = ["check_kind", "check_vocabulary", "freeze", "load_component", "load_settings"]
 
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
-
-
-def _describe_folder(folder: Path, subfolder: str) -> str:
-    if not folder.is_dir():
-        return "is neither a folder nor a hub id that can be reached"
-    if not (folder / subfolder).is_dir():
-        present = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        return f"has no subfolder '{subfolder}' (it holds {present}); expected a diffusers pipeline folder"
-    names = [p.name for p in (folder / subfolder).iterdir()]
-    if any(n.endswith(PICKLED) for n in names) and not any(n.endswith(".safetensors") for n in names):
-        return f"holds only pickled weights in '{subfolder}'; set model.allow_pickle to load them, or convert them"
-    return f"holds no loadable '{subfolder}'"
+# what from_pretrained of diffusers and transformers raises on folders, configs and weights that it cannot use
+_UNUSABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
+_KINDS = {"text_time": "an SDXL", None: "a Stable Diffusion 1 or 2"}
 
 
 def load_component(
@@ -49,25 +42,33 @@ def load_component(
         options: passed on, such as ``revision`` and ``variant``.
 
     Raises:
-        ModelError: one line that says what is wrong with the folder or id.
+        ModelError: one line that says what is wrong with the folder or id; also when weights are missing, which the
+            libraries would fill with random numbers.
     """
-    if issubclass(kind, nn.Module):
-        options["use_safetensors"] = None if allow_pickle else True
+    network = issubclass(kind, nn.Module)
+    if network:
+        options |= {"use_safetensors": None if allow_pickle else True, "output_loading_info": True}
         # diffusers and transformers name it differently
         options["torch_dtype" if issubclass(kind, ModelMixin) else "dtype"] = dtype
     try:
-        return kind.from_pretrained(path, subfolder=subfolder, **options)
-    except (OSError, ValueError, ImportError) as error:
+        loaded = kind.from_pretrained(path, subfolder=subfolder, **options)
+    except _UNUSABLE as error:
         reason = _describe_folder(Path(path), subfolder)
-        first_line = str(error).strip().splitlines()[0][:200]
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"model.path: {path} {reason} ({first_line})") from error
+    if not network:
+        return loaded
+    module, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"model.path: {path} lacks {len(missing)} weights of '{subfolder}', the first is {missing[0]}")
+    return module
 
 
 def load_settings(path: str, subfolder: str, name: str, *, revision: str | None = None) -> dict[str, Any]:
     """Read a JSON settings file of a pipeline, local or from the hub.
 
     Raises:
-        ModelError: there is none, or it is not JSON.
+        ModelError: there is none, or it is not a JSON object.
     """
     from huggingface_hub import hf_hub_download
 
@@ -75,11 +76,62 @@ def load_settings(path: str, subfolder: str, name: str, *, revision: str | None 
     try:
         if not Path(path).is_dir():
             file = Path(hf_hub_download(path, f"{subfolder}/{name}" if subfolder else name, revision=revision))
-        return json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.path: {path} {_describe_folder(Path(path), subfolder)}") from error
+        if file.is_file():
+            raise ModelError(f"model.path: {file} is not readable JSON ({error})") from error
+        raise ModelError(f"model.path: {path} {_describe_folder(Path(path), subfolder, name)}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"model.path: {file} must hold an object of settings, got {type(settings).__name__}")
+    return settings
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def check_kind(path: str, config: Mapping[str, Any], family: str, expected: str | None) -> None:
+    """Refuse a denoiser that is another family's.
+
+    Args:
+        path: for the message.
+        config: the denoiser's.
+        family: registry name.
+        expected: the family's ``addition_embed_type``.
+
+    Raises:
+        ModelError: the denoiser's ``addition_embed_type`` is another.
+    """
+    given = config.get("addition_embed_type")
+    if given != expected:
+        what = _KINDS.get(given, f"a '{given}'")
+        raise ModelError(f"model.family: '{family}' does not fit {path}, which holds {what} denoiser")
+
+
+def check_vocabulary(path: str, part: str, num_words: int, num_embeddings: int) -> None:
+    """Refuse a tokenizer that is not its encoder's; transformers makes an empty one where its files are missing.
+
+    Raises:
+        ModelError: the tokenizer knows more words than the encoder embeds, or hardly any of them.
+    """
+    if not 0.9 * num_embeddings <= num_words <= num_embeddings:
+        raise ModelError(
+            f"model.path: {path} has a '{part}' of {num_words} words for {num_embeddings} embeddings; are its files"
+            " there?"
+        )
+
+
+def freeze(module: Any) -> Any:
     """Put a module in evaluation mode without gradients."""
     return module.requires_grad_(False).eval()
+
+
+def _describe_folder(folder: Path, subfolder: str, name: str = "") -> str:
+    if not folder.is_dir():
+        return "is neither a folder nor a hub id that can be reached"
+    present = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    if not (folder / subfolder).is_dir():
+        return f"has no subfolder '{subfolder}' (it holds {present}); expected a diffusers pipeline folder"
+    if name:
+        wanted = f"{subfolder}/{name}" if subfolder else name
+        return f"has no {wanted} (it holds {present}); expected a diffusers pipeline folder"
+    names = [p.name for p in (folder / subfolder).iterdir()]
+    if any(n.endswith(PICKLED) for n in names) and not any(n.endswith(".safetensors") for n in names):
+        return f"holds only pickled weights in '{subfolder}'; set model.allow_pickle to load them, or convert them"
+    return f"holds no loadable '{subfolder}'"

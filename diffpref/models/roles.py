@@ -10,14 +10,15 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffpref.core.contracts import Role, RoleSpec, Rows
 from diffpref.core.errors import ConfigError
 from diffpref.models.adapters import Adapter
-from diffpref.models.family import DenoiserFamily
+from diffpref.models.family import DenoiserFamily, Network
 from diffpref.models.loading import freeze
 
 __all__ = ["NetworkRole", "build_roles"]
@@ -38,7 +39,7 @@ class NetworkRole:
     """
 
     family: DenoiserFamily
-    network: nn.Module
+    network: Network
     autocast: Manager = nullcontext
     gate: Manager = nullcontext
     trainable: bool = False
@@ -53,7 +54,7 @@ class NetworkRole:
 def build_roles(
     specs: Mapping[str, RoleSpec],
     family: DenoiserFamily,
-    network: nn.Module,
+    network: Network,
     adapter: Adapter,
     autocast: Manager = nullcontext,
 ) -> dict[str, Role]:
@@ -78,7 +79,7 @@ def build_roles(
             if not adapter.has_base:
                 raise ConfigError(f"role '{name}': source 'base' needs an adapter that can be switched off; use 'copy'")
             bare = family.network
-            roles[name] = NetworkRole(family, bare, autocast, gate=lambda bare=bare: adapter.off(bare))
+            roles[name] = NetworkRole(family, bare, autocast, gate=partial(adapter.off, bare))
         elif source == "copy":
             roles[name] = NetworkRole(family, freeze(copy.deepcopy(family.network)), autocast)
         else:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from transformers import CLIPTokenizer
 
-__all__ = ["tiny_tokenizer", "tiny_vae"]
+__all__ = ["tiny_scheduler", "tiny_tokenizer", "tiny_vae"]
+
+
+def tiny_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+    """Return the noise schedule of the published Stable Diffusion checkpoints; a schedule has no size."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
 
 
 def tiny_tokenizer() -> CLIPTokenizer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 
 from diffpref.core.contracts import Conditioning, Role, Rows
-from diffpref.core.errors import ConfigError
+from diffpref.core.errors import ConfigError, suggest
 from diffpref.models.family import DenoiserFamily
 from diffpref.schedules import ddim_step, ddim_timesteps, dpmpp_2m_step, dpmpp_2m_timesteps
 
 __all__ = ["Sampler", "SamplerSettings", "sample_latents"]
+
+SOLVERS = ("ddim", "dpmpp_2m")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1 or self.batch_size < 1:
             raise ConfigError("num_inference_steps and batch_size: must be at least 1")
+        if self.solver not in SOLVERS:
+            raise ConfigError(
+                f"solver: must be one of {', '.join(SOLVERS)}, got '{self.solver}'{suggest(self.solver, SOLVERS)}"
+            )
 
 
 def sample_latents(
@@ -63,7 +70,7 @@ def sample_latents(
         negatives = negative.take([0] * len(latents)) if len(negative) == 1 else negative
         rows_conditioning = Conditioning.concatenate([negatives, conditioning])
     earlier: tuple[Tensor, Tensor] | None = None
-    for here, landing in zip(timesteps, timesteps[1:], strict=False):
+    for here, landing in pairwise(timesteps):
         now = torch.full((len(latents),), here, device=latents.device)
         after = torch.full((len(latents),), landing, device=latents.device)
         copies = 2 if guided else 1
@@ -76,9 +83,7 @@ def sample_latents(
             latents = ddim_step(schedule, prediction, latents, now, after)
             continue
         clean = schedule.to_clean(prediction, latents, now)
-        first_order = earlier is None or (landing == -1 and settings.num_inference_steps < 15)
-        before = (None, None) if first_order else earlier
-        latents = dpmpp_2m_step(schedule, clean, latents, now, after, *before)
+        latents = dpmpp_2m_step(schedule, clean, latents, now, after, *(earlier or (None, None)))
         earlier = (clean, now)
     return latents
 
@@ -90,12 +95,17 @@ class Sampler:
         family: with VAE and text encoders loaded.
         role: the denoiser.
         settings: steps, guidance, size.
+
+    Raises:
+        ConfigError: the family lacks a part, or the resolution is no multiple of a latent's side in pixels.
     """
 
     def __init__(self, family: DenoiserFamily, role: Role, settings: SamplerSettings) -> None:
         self.family, self.role, self.settings = family, role, settings
         self.resolution = settings.resolution or family.native_resolution()
-        self._empty = family.encode_prompt([""], self.resolution)
+        if self.resolution % family.vae_factor():
+            raise ConfigError(f"resolution: must be a multiple of {family.vae_factor()}, got {self.resolution}")
+        self._unconditional = family.unconditional(self.resolution)
 
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
         """Return (N, C, H, W) float32 standard normal latents, one generator a seed, on the CPU."""
@@ -117,9 +127,9 @@ class Sampler:
             part = list(zip(prompts, seeds, strict=True))[start : start + size]
             padded = part + [part[-1]] * (size - len(part))
             conditioning = self.family.encode_prompt([p for p, _ in padded], self.resolution)
-            device = self._empty.tensors["prompt_embeds"].device
+            device = next(iter(conditioning.tensors.values())).device
             latents = self.initial_latents([s for _, s in padded]).to(device)
-            latents = sample_latents(self.family, self.role, latents, conditioning, self._empty, self.settings)
+            latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
             images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
             pictures.extend(images.permute(0, 2, 3, 1).cpu().numpy()[: len(part)])
         return pictures

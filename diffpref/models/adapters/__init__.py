@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.core.registry import Registry
-from diffpref.models.family import DenoiserFamily
+from diffpref.models.family import DenoiserFamily, Network
 
 __all__ = ["Adapter", "registry"]
 
@@ -45,21 +45,21 @@ class Adapter(ABC):
         """Make the family's network trainable in place; return named parameter groups."""
 
     @contextmanager
-    def off(self, network: nn.Module) -> Iterator[None]:
+    def off(self, network: Network) -> Iterator[None]:
         """Run the network as it was before training, for the duration of the context."""
         raise ConfigError("role source 'base' needs an adapter that can be switched off; use source 'copy'")
         yield
 
     @abstractmethod
-    def state(self, network: nn.Module) -> dict[str, Tensor]:
+    def state(self, network: Network) -> dict[str, Tensor]:
         """Return what is trained, by name."""
 
     @abstractmethod
-    def load_state(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, network: Network, state: Mapping[str, Tensor]) -> None:
         """Put back what `state` returned."""
 
     @abstractmethod
-    def save(self, family: DenoiserFamily, network: nn.Module, folder: Path) -> None:
+    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
         """Write the result in diffusers' format."""
 
 

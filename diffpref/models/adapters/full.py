@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import Adapter, registry
-from diffpref.models.family import DenoiserFamily
+from diffpref.models.family import DenoiserFamily, Network
 
 __all__ = ["Full"]
 
@@ -27,11 +27,11 @@ class Full(Adapter):
         network = family.network.float().requires_grad_(True)
         return {"network": list(network.parameters())}
 
-    def state(self, network: nn.Module) -> dict[str, Tensor]:
+    def state(self, network: Network) -> dict[str, Tensor]:
         return network.state_dict()
 
-    def load_state(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, network: Network, state: Mapping[str, Tensor]) -> None:
         network.load_state_dict(state)
 
-    def save(self, family: DenoiserFamily, network: nn.Module, folder: Path) -> None:
+    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
         network.save_pretrained(folder)

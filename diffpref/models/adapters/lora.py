@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffpref.core.errors import ConfigError
+from diffpref.core.errors import CheckpointError, ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import Adapter, registry
-from diffpref.models.family import DenoiserFamily
+from diffpref.models.family import DenoiserFamily, Network
 
 __all__ = ["Lora"]
 
@@ -50,9 +50,10 @@ class Lora(Adapter):
         return {"adapter": list(trained.values())}
 
     @contextmanager
-    def off(self, network: nn.Module) -> Iterator[None]:
+    def off(self, network: Network) -> Iterator[None]:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
+        # Not enable_adapters(): it also sets requires_grad, and leaves every layer on, whatever it was before.
         layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
         before = [layer.disable_adapters for layer in layers]
         for layer in layers:
@@ -63,22 +64,29 @@ class Lora(Adapter):
             for layer, disabled in zip(layers, before, strict=True):
                 layer._disable_adapters = disabled
 
-    def state(self, network: nn.Module) -> dict[str, Tensor]:
+    def state(self, network: Network) -> dict[str, Tensor]:
         from peft.utils import get_peft_model_state_dict
 
         return get_peft_model_state_dict(network)
 
-    def load_state(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, network: Network, state: Mapping[str, Tensor]) -> None:
         from peft.utils import set_peft_model_state_dict
 
+        own, given = set(self.state(network)), set(state)
+        if own != given:
+            odd = sorted(own ^ given)
+            raise CheckpointError(f"the adapter's weights do not fit: {len(odd)} names differ, the first is {odd[0]}")
         set_peft_model_state_dict(network, dict(state))
 
-    def save(self, family: DenoiserFamily, network: nn.Module, folder: Path) -> None:
+    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
         from diffusers.utils import convert_state_dict_to_diffusers
 
+        # without the metadata diffusers takes alpha = rank, and the picture is another one
+        metadata = network.peft_config["default"].to_dict()
+        # PEFT keeps sets, whose order differs between processes; equal weights are to give equal files
+        metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in metadata.items()}
         family.pipeline_class.save_lora_weights(
             folder,
             unet_lora_layers=convert_state_dict_to_diffusers(self.state(network)),
-            # without the metadata diffusers takes alpha = rank, and the picture is another one
-            unet_lora_adapter_metadata=network.peft_config["default"].to_dict(),
+            unet_lora_adapter_metadata=metadata,
         )

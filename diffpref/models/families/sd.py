@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffpref.core.contracts import Conditioning
 from diffpref.models import registry
-from diffpref.models.family import DenoiserFamily, TextEncoder
+from diffpref.models.family import DenoiserFamily, Network, TextEncoder
 from diffpref.models.loading import freeze
-from diffpref.models.tiny import tiny_tokenizer, tiny_vae
+from diffpref.models.tiny import tiny_scheduler, tiny_tokenizer, tiny_vae
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["StableDiffusion"]
@@ -24,7 +25,7 @@ class StableDiffusion(DenoiserFamily):
     """Conditioning: ``prompt_embeds`` (N, T, D), the text encoder's last hidden state after its final layer norm."""
 
     name = "sd"
-    text_parts = {"text_encoder": (CLIPTokenizer, CLIPTextModel)}
+    text_parts: ClassVar = {"text_encoder": (CLIPTokenizer, CLIPTextModel)}
     pipeline_class = StableDiffusionPipeline
     default_resolution = 512
 
@@ -54,9 +55,7 @@ class StableDiffusion(DenoiserFamily):
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )
-        scheduler = DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
-        )
+        scheduler = tiny_scheduler(prediction_type)
         schedule = DiscreteSchedule.from_config(scheduler.config)
         texts = (TextEncoder(tokenizer, freeze(text)),)
         return cls("tiny", schedule, dict(scheduler.config), freeze(network), freeze(tiny_vae()), texts)
@@ -66,10 +65,11 @@ class StableDiffusion(DenoiserFamily):
         (encoder,) = self._needed("text", self.texts)
         return Conditioning({"prompt_embeds": encoder.model(encoder.tokens(prompts)).last_hidden_state.float()})
 
-    def forward(self, network: nn.Module, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
-        return network(inputs["noisy"], inputs["timesteps"], conditioning.tensors["prompt_embeds"]).sample
+    def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+        noisy, embeds = self._as_network(network, inputs["noisy"], conditioning.tensors["prompt_embeds"])
+        return network(noisy, inputs["timesteps"], embeds).sample
 
-    def pipeline(self, network: nn.Module | None = None) -> StableDiffusionPipeline:
+    def pipeline(self, network: Network | None = None) -> StableDiffusionPipeline:
         (encoder,) = self._needed("text", self.texts)
         return StableDiffusionPipeline(
             vae=self._needed("vae", self.vae),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from diffpref.core.contracts import Conditioning
 from diffpref.models import registry
-from diffpref.models.family import DenoiserFamily, TextEncoder
+from diffpref.models.family import DenoiserFamily, Network, TextEncoder
 from diffpref.models.loading import freeze
-from diffpref.models.tiny import tiny_tokenizer, tiny_vae
+from diffpref.models.tiny import tiny_scheduler, tiny_tokenizer, tiny_vae
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["StableDiffusionXL"]
@@ -28,10 +29,11 @@ class StableDiffusionXL(DenoiserFamily):
     """
 
     name = "sdxl"
-    text_parts = {
+    text_parts: ClassVar = {
         "text_encoder": (CLIPTokenizer, CLIPTextModel),
         "text_encoder_2": (CLIPTokenizer, CLIPTextModelWithProjection),
     }
+    added_embedding = "text_time"
     pipeline_class = StableDiffusionXLPipeline
     default_resolution = 1024
 
@@ -65,7 +67,7 @@ class StableDiffusionXL(DenoiserFamily):
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=8 * 6 + 16,
         )
-        scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        scheduler = tiny_scheduler()
         texts = (
             TextEncoder(tokenizer, freeze(CLIPTextModel(config))),
             TextEncoder(tokenizer, freeze(CLIPTextModelWithProjection(config))),
@@ -87,12 +89,16 @@ class StableDiffusionXL(DenoiserFamily):
             }
         )
 
-    def forward(self, network: nn.Module, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+    def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
         told = conditioning.tensors
-        added = {"text_embeds": told["pooled_prompt_embeds"], "time_ids": told["time_ids"]}
-        return network(inputs["noisy"], inputs["timesteps"], told["prompt_embeds"], added_cond_kwargs=added).sample
+        noisy, embeds, pooled = self._as_network(
+            network, inputs["noisy"], told["prompt_embeds"], told["pooled_prompt_embeds"]
+        )
+        # sizes stay float32: in half precision 1023 pixels are 1024
+        added = {"text_embeds": pooled, "time_ids": told["time_ids"]}
+        return network(noisy, inputs["timesteps"], embeds, added_cond_kwargs=added).sample
 
-    def pipeline(self, network: nn.Module | None = None) -> StableDiffusionXLPipeline:
+    def pipeline(self, network: Network | None = None) -> StableDiffusionXLPipeline:
         first, second = self._needed("text", self.texts)
         return StableDiffusionXLPipeline(
             vae=self._needed("vae", self.vae),
@@ -102,6 +108,6 @@ class StableDiffusionXL(DenoiserFamily):
             tokenizer_2=second.tokenizer,
             unet=network or self.network,
             scheduler=self.scheduler(),
-            force_zeros_for_empty_prompt=False,
+            force_zeros_for_empty_prompt=self.zero_unconditional,
             add_watermarker=False,
         )

@@ -1,0 +1,53 @@
+"""The attention kernel: native equals diffusers' default, and what is missing is said in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+from diffpref.core.errors import ConfigError
+from diffpref.models import registry
+from diffpref.models.attention import set_attention
+
+
+def ask(family: Any) -> torch.Tensor:
+    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = {"noisy": noisy, "timesteps": torch.tensor([500, 10])}
+    with torch.no_grad():
+        return family.forward(family.network, inputs, family.encode_prompt(["a", "b"], 64))
+
+
+@pytest.mark.parametrize("name", list(registry))
+@pytest.mark.parametrize("backend", ["auto", "native"])
+def test_native_is_the_default_and_equals_plain_attention(name: str, backend: str) -> None:
+    family = registry.get(name).tiny()
+    default = ask(family)
+    assert set_attention(family.network, backend) == "native"
+    assert {type(p) for p in family.network.attn_processors.values()} == {AttnProcessor2_0}
+    assert torch.equal(ask(family), default)
+    family.network.set_attn_processor(AttnProcessor())
+    torch.testing.assert_close(ask(family), default, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("xformers") is not None and torch.cuda.is_available(), reason="xformers runs here"
+)
+def test_xformers_that_does_not_run_is_one_line_and_native(caplog: pytest.LogCaptureFixture) -> None:
+    family = registry.get("sdxl").tiny()
+    default = ask(family)
+    with caplog.at_level(logging.WARNING):
+        assert set_attention(family.network, "xformers") == "native"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("attention: xformers is not usable here (")
+    assert record.getMessage().endswith("; using native") and "\n" not in record.getMessage()
+    assert torch.equal(ask(family), default)
+
+
+def test_another_kernel_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.attention: must be auto, native or xformers, got 'flash'"):
+        set_attention(registry.get("sd").tiny().network, "flash")

@@ -1,0 +1,234 @@
+"""What every family promises: it is the stock pipeline, part by part. A new family is tested without a line here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from diffpref.core.contracts import Conditioning
+from diffpref.core.errors import ConfigError
+from diffpref.models import load_family, registry
+from diffpref.models.family import DenoiserFamily
+
+MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: registry.get(name).tiny for name in registry}
+MAKERS["sd, v_prediction"] = lambda: registry.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
+PROMPTS = ["a red circle", "", "two blue squares above a very long caption that will not fit"]
+RESOLUTION = 64
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def case(request: Any, tmp_path_factory: Any) -> Iterator[tuple[DenoiserFamily, Path]]:
+    """A tiny family and the folder of its pipeline."""
+    family = MAKERS[request.param]()
+    folder = tmp_path_factory.mktemp("family")
+    family.pipeline().save_pretrained(folder)
+    yield family, folder
+
+
+def stock(folder: Path) -> Any:
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stock_embeddings(pipeline: Any, prompts: list[str], *, guided: bool = False) -> tuple[torch.Tensor, ...]:
+    """What encode_prompt of a stock pipeline returns: (prompt, negative) embeddings, and SDXL's two pooled ones."""
+    arguments = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": guided}
+    return pipeline.encode_prompt(prompts, **arguments)
+
+
+def inputs(family: DenoiserFamily, rows: int = 3) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.randn((rows, *family.latent_shape(RESOLUTION)), generator=generator)
+    return {"noisy": noisy, "timesteps": torch.tensor([999, 500, 0][:rows])}
+
+
+def test_a_saved_pipeline_loads_again_part_by_part(case: Any) -> None:
+    family, folder = case
+    loaded = load_family(family.name, str(folder))
+    for part in ("network", "vae"):
+        ours, again = getattr(family, part).state_dict(), getattr(loaded, part).state_dict()
+        assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
+    for module in (loaded.network, loaded.vae, *(text.model for text in loaded.texts)):
+        assert not module.training and not any(p.requires_grad for p in module.parameters())
+    assert loaded.schedule.prediction_type == family.schedule.prediction_type
+    assert torch.equal(loaded.schedule.alphas_cumprod, family.schedule.alphas_cumprod)
+
+
+def test_the_pipeline_is_the_stock_class_and_keeps_the_scheduler(case: Any) -> None:
+    family, folder = case
+    pipeline, again = stock(folder), load_family(family.name, str(folder)).pipeline()
+    assert type(pipeline) is type(again) is family.pipeline_class
+    assert type(pipeline.scheduler) is type(again.scheduler)
+    mine, theirs = dict(again.scheduler.config), dict(pipeline.scheduler.config)
+    assert {k: v for k, v in mine.items() if k[0] != "_"} == {k: v for k, v in theirs.items() if k[0] != "_"}
+
+
+def test_a_denoiser_alone_is_the_normal_case(case: Any) -> None:
+    family, folder = case
+    alone = load_family(family.name, str(folder), parts=("network",))
+    assert alone.vae is None and alone.texts == () and alone.network is not None
+    with pytest.raises(ConfigError, match="'text' is not loaded"):
+        alone.encode_prompt(["x"], RESOLUTION)
+    with pytest.raises(ConfigError, match="'vae' is not loaded"):
+        alone.decode_media(torch.zeros(1, 4, 8, 8))
+
+
+def test_the_native_resolution_is_known_without_the_denoiser(case: Any) -> None:
+    family, folder = case
+    encoders = load_family(family.name, str(folder), parts=("vae", "text"))
+    assert encoders.network is None
+    assert encoders.native_resolution() == family.native_resolution() == RESOLUTION
+    assert family.latent_shape(RESOLUTION) == (4, 8, 8)
+
+
+def test_conditioning_is_exactly_the_stock_pipelines(case: Any) -> None:
+    family, folder = case
+    ours = family.encode_prompt(PROMPTS, RESOLUTION).tensors
+    theirs = stock_embeddings(stock(folder), PROMPTS)
+    assert torch.equal(ours["prompt_embeds"], theirs[0])
+    if "pooled_prompt_embeds" in ours:
+        assert torch.equal(ours["pooled_prompt_embeds"], theirs[2])
+        assert ours["time_ids"].tolist() == [[64, 64, 0, 0, 64, 64]] * 3
+    assert all(tensor.dtype == torch.float32 for tensor in ours.values())
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_the_unconditional_row_is_what_the_stock_pipeline_guides_away_from(
+    case: Any, zeros: bool, tmp_path: Path
+) -> None:
+    family, _ = case
+    pipeline = family.pipeline()
+    if "force_zeros_for_empty_prompt" not in pipeline.config:  # this pipeline always encodes the empty prompt
+        negative = stock_embeddings(pipeline, PROMPTS[:1], guided=True)[1]
+        assert torch.equal(family.unconditional(RESOLUTION).tensors["prompt_embeds"], negative)
+        return
+    pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
+    pipeline.save_pretrained(tmp_path)
+    loaded = load_family(family.name, str(tmp_path))
+    ours = loaded.unconditional(RESOLUTION).tensors
+    _, negative, _, negative_pooled = stock_embeddings(stock(tmp_path), PROMPTS[:1], guided=True)
+    assert torch.equal(ours["prompt_embeds"], negative) and torch.equal(ours["pooled_prompt_embeds"], negative_pooled)
+    assert bool((ours["prompt_embeds"] == 0).all()) == zeros
+    assert ours["time_ids"].tolist() == [[64, 64, 0, 0, 64, 64]]
+    assert loaded.pipeline().config.force_zeros_for_empty_prompt is zeros
+
+
+def test_a_prediction_is_the_networks_in_the_stock_pipeline(case: Any) -> None:
+    family, folder = case
+    asked: list[dict[str, Any]] = []
+    pipeline = stock(folder)
+    forward = pipeline.unet.forward
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        asked.append({"noisy": args[0], "timestep": args[1], "prediction": result[0]})
+        return result
+
+    pipeline.unet.forward = spy
+    pipeline(PROMPTS[0], height=64, width=64, num_inference_steps=3, guidance_scale=0.0, output_type="latent")
+    conditioning = family.encode_prompt(PROMPTS[:1], RESOLUTION)
+    assert len(asked) == 3
+    for call in asked:
+        told = {"noisy": call["noisy"], "timesteps": call["timestep"].view(1)}
+        with torch.no_grad():
+            ours = family.forward(family.network, told, conditioning)
+        torch.testing.assert_close(ours, call["prediction"], rtol=0, atol=1e-6)
+
+
+def test_captions_sizes_and_timesteps_reach_the_prediction(case: Any) -> None:
+    family, _ = case
+    conditioning = family.encode_prompt(PROMPTS, RESOLUTION)
+    with torch.no_grad():
+        base = family.forward(family.network, inputs(family), conditioning)
+        changed = {**inputs(family), "timesteps": torch.tensor([1, 2, 3])}
+        assert (family.forward(family.network, changed, conditioning) != base).any()
+        for name, tensor in conditioning.tensors.items():
+            other = Conditioning({**conditioning.tensors, name: tensor + 1})
+            assert (family.forward(family.network, inputs(family), other) != base).any(), name
+
+
+def test_the_vaes_scaling_is_read_from_its_config(case: Any, tmp_path: Path) -> None:
+    family, folder = case
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    posterior = family.vae.encode(images).latent_dist
+    plain = family.encode_media(images)
+    torch.testing.assert_close(plain.mean, posterior.mean * family.vae.config.scaling_factor)
+    torch.testing.assert_close(plain.std, posterior.std * family.vae.config.scaling_factor)
+    stock(folder).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5, "shift_factor": 0.25}))
+    other = load_family(family.name, str(tmp_path), parts=("vae",))
+    latents = other.encode_media(images)
+    torch.testing.assert_close(latents.mean, (posterior.mean - 0.25) * 0.5)
+    torch.testing.assert_close(latents.std, posterior.std * 0.5)
+    decoded = family.vae.decode(posterior.mean).sample.clamp(-1, 1)
+    torch.testing.assert_close(other.decode_media(latents.mean), decoded, rtol=0, atol=1e-4)
+
+
+def test_pictures_go_through_the_vae_in_parts_that_fit_the_memory(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, _ = case
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = family.encode_media(images)
+    decoded = family.decode_media(whole.mean)
+    monkeypatch.setattr("diffpref.models.family.PIXELS_AT_ONCE", 2 * 64 * 64)
+    calls: list[int] = []
+    hook = family.vae.encoder.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
+    parts = family.encode_media(images)
+    hook.remove()
+    assert calls == [2, 2, 1]
+    torch.testing.assert_close(parts.mean, whole.mean)
+    torch.testing.assert_close(family.decode_media(whole.mean), decoded, rtol=0, atol=1e-5)
+
+
+def test_timesteps_cover_the_chain_evenly(case: Any) -> None:
+    family, _ = case
+    u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    assert family.sample_timesteps(u).tolist() == list(range(1000))
+    assert family.sample_timesteps(torch.tensor([0.0, 1 - 1e-17], dtype=torch.float64)).tolist() == [0, 999]
+
+
+def test_the_target_is_the_schedulers_own(case: Any) -> None:
+    family, folder = case
+    clean, noise = inputs(family)["noisy"], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    timesteps = torch.tensor([999, 500, 1])
+    scheduler = stock(folder).scheduler
+    torch.testing.assert_close(
+        family.add_noise(clean, noise, timesteps), scheduler.add_noise(clean, noise, timesteps), rtol=0, atol=1e-5
+    )
+    wanted = noise
+    if family.schedule.prediction_type == "v_prediction":
+        wanted = scheduler.get_velocity(clean, noise, timesteps)
+    torch.testing.assert_close(family.target(clean, noise, timesteps), wanted, rtol=0, atol=1e-5)
+
+
+def test_half_precision_networks_take_float32_rows_and_keep_the_vae_in_float32(case: Any) -> None:
+    family, folder = case
+    half = load_family(family.name, str(folder), precision="bf16")
+    assert half.network.dtype == torch.bfloat16 and half.vae.dtype == torch.float32
+    conditioning = half.encode_prompt(PROMPTS, RESOLUTION)
+    assert {tensor.dtype for tensor in conditioning.tensors.values()} == {torch.float32}
+    with torch.no_grad():
+        rough = half.forward(half.network, inputs(family), conditioning).float()
+        exact = family.forward(family.network, inputs(family), family.encode_prompt(PROMPTS, RESOLUTION))
+    assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_blocks_cover_the_network(case: Any) -> None:
+    family, _ = case
+    assert len(family.blocks(family.network)) == 5
+
+
+def test_parts_can_be_dropped(case: Any) -> None:
+    family, folder = case
+    loaded = load_family(family.name, str(folder))
+    loaded.drop("vae", "text")
+    assert loaded.vae is None and loaded.texts == () and loaded.network is not None
