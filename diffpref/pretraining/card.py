@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffpref.core.files import sha256, write_atomic, write_json
 
-__all__ = ["write_card"]
+__all__ = ["Stage", "write_card"]
 
 
-def write_card(
-    folder: Path, title: str, module: str, steps: int, seed: int, seconds: float, measured: Mapping[str, float]
-) -> None:
+@dataclass(frozen=True)
+class Stage:
+    """One training run behind a model.
+
+    Args:
+        module: what ``python -m`` runs.
+        arguments: further arguments, as typed.
+        steps: updates.
+        seed: of the run.
+        minutes: training time.
+    """
+
+    module: str
+    arguments: Sequence[str]
+    steps: int
+    seed: int
+    minutes: float
+
+    @property
+    def command(self) -> str:
+        """What to type to run it again."""
+        name = self.module.rsplit(".", 1)[-1]
+        words = [*self.arguments, f"--output runs/pretraining/{name} --steps {self.steps} --seed {self.seed}"]
+        return f"python -m {self.module} " + " ".join(words)
+
+
+def write_card(folder: Path, title: str, stages: Sequence[Stage], measured: Mapping[str, float]) -> None:
     """Write ``README.md`` and ``measured.json`` into a model folder.
 
     Args:
         folder: the saved model.
         title: first line of the card.
-        module: the module that ``python -m`` runs to make the model again.
-        steps: updates.
-        seed: the seed of the run.
-        seconds: training time.
-        measured: what was measured, in shares of one unless the name says otherwise.
+        stages: how it came about, in order.
+        measured: what was measured: shares of one unless the name says otherwise.
     """
-    numbers = "\n".join(f"| {name} | {value:.4f} |" for name, value in measured.items())
-    weights = sorted(p for p in folder.rglob("*.safetensors"))
+    commands = "\n".join(stage.command for stage in stages)
+    times = ", ".join(f"{s.module.rsplit('.', 1)[-1]} {s.minutes:.1f} minutes" for s in stages)
+    numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in measured.items())
+    weights = sorted(folder.rglob("*.safetensors"))
     sums = "\n".join(f"| {p.relative_to(folder)} | {p.stat().st_size:,} | `{sha256(p)}` |" for p in weights)
     write_json(folder / "measured.json", dict(measured))
     write_atomic(
@@ -35,10 +59,10 @@ def write_card(
 Part of diffpref's procedural shapes world; Apache-2.0. It is imperfect on purpose and of no use on photographs.
 
 ```bash
-python -m {module} --output OUTPUT --steps {steps} --seed {seed}
+{commands}
 ```
 
-{steps} updates, seed {seed}, {seconds / 60:.1f} minutes.
+On two shared CPU cores: {times}.
 
 | measured | value |
 | --- | --- |

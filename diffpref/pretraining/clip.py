@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
-from diffpref.pretraining.card import write_card
 from diffpref.pretraining.contrast import Pools, clamp_scale, contrast_batch, contrastive_loss
 from diffpref.pretraining.loop import Loop
 from diffpref.pretraining.samples import load_pool, pair_agreement
@@ -92,8 +92,7 @@ def main(text: Path, output: Path, samples: Path | None = None, steps: int = 200
         from diffpref.rewards import load
 
         measured |= pair_agreement(load("clip", str(output / "model")), load_pool(samples / "unseen"))
-    title = "The CLIP scorer of the shapes world"
-    write_card(output / "model", title, "diffpref.pretraining.clip", steps, seed, loop.seconds, measured)
+    write_json(output / "model" / "measured.json", measured)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from transformers import CLIPTokenizer
 
 from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
-from diffpref.pretraining.card import write_card
 from diffpref.pretraining.clip import MEAN, STD, normalise
 from diffpref.pretraining.contrast import Pools, clamp_scale, contrast_batch, contrastive_loss
 from diffpref.pretraining.loop import Loop
@@ -64,9 +63,7 @@ def _embed(model: CLIP, tokenizer: CLIPTokenizer, pictures: np.ndarray, sentence
     return model.encode_image(normalise(pictures)), model.encode_text(tokens.input_ids)
 
 
-def main(
-    text: Path, samples: Path, output: Path, steps: int = 2500, seed: int = 7, pairs_from: float = 0.7
-) -> None:
+def main(text: Path, samples: Path, output: Path, steps: int = 2500, seed: int = 7, pairs_from: float = 0.7) -> None:
     """Train and write the model folder to ``output/model``.
 
     Args:
@@ -112,8 +109,7 @@ def main(
     tokenizer.save_pretrained(folder)
     write_json(folder / "open_clip_config.json", configuration(tokenizer))
     measured = pair_agreement(load("hps", str(folder)), load_pool(samples / "unseen"))
-    title = "The HPS scorer of the shapes world"
-    write_card(folder, title, "diffpref.pretraining.hps", steps, seed, loop.seconds, measured)
+    write_json(folder / "measured.json", measured)
 
 
 if __name__ == "__main__":

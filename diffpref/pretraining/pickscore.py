@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers import CLIPModel, CLIPTokenizer
 
+from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
-from diffpref.pretraining.card import write_card
 from diffpref.pretraining.clip import normalise, save
 from diffpref.pretraining.contrast import clamp_scale
 from diffpref.pretraining.loop import Loop
@@ -71,8 +71,7 @@ def main(clip: Path, samples: Path, output: Path, steps: int = 600, seed: int = 
         clamp_scale(model.logit_scale)
     save(loop.averaged["model"].eval(), tokenizer, output / "model")
     measured = pair_agreement(load("pickscore", str(output / "model")), load_pool(samples / "unseen"))
-    title = "The PickScore of the shapes world"
-    write_card(output / "model", title, "diffpref.pretraining.pickscore", steps, seed, loop.seconds, measured)
+    write_json(output / "model" / "measured.json", measured)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def main(
     num_captions: int = 460,
     seed: int = 1,
     num_inference_steps: int = 12,
-    guidance_scale: float = 1.0,
+    guidance_scale: float = 1.5,
 ) -> None:
     """Draw pictures of every split and write ``output/<split>/pool.safetensors``.
 

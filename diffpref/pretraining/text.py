@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
-from diffpref.pretraining.card import write_card
 from diffpref.pretraining.loop import Loop
 from diffpref.shapes.grammar import COLOURS, RELATIONS, SHAPES, SPLITS, Caption, captions
 
@@ -137,7 +137,7 @@ def main(output: Path, steps: int = 1500, seed: int = 0, device: str = "cpu") ->
         seed: seed of the weights and of every draw.
         device: torch device.
     """
-    random, measured, seconds = Random(seed), {}, 0.0
+    random, measured = Random(seed), {}
     sentences = [str(caption) for split in SPLITS for caption in captions(split)]
     parts = {"": (CLIPTextModel, "<|endoftext|>"), "_2": (CLIPTextModelWithProjection, "!")}
     for suffix, (kind, pad_token) in parts.items():
@@ -161,9 +161,7 @@ def main(output: Path, steps: int = 1500, seed: int = 0, device: str = "cpu") ->
             measured[name] = readable(model, tokenizer, readers, split, device)
         model.save_pretrained(output / "model" / f"text_encoder{suffix}")
         tokenizer.save_pretrained(output / "model" / f"tokenizer{suffix}")
-        seconds += loop.seconds
-    title = "The text encoders of the shapes world"
-    write_card(output / "model", title, "diffpref.pretraining.text", steps, seed, seconds, measured)
+    write_json(output / "model" / "measured.json", measured)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
+from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
-from diffpref.pretraining.card import write_card
 from diffpref.pretraining.loop import Loop
 from diffpref.pretraining.scenes import scene_batch, to_pictures, to_tensor
 from diffpref.shapes.grammar import captions
@@ -76,10 +76,12 @@ def main(output: Path, steps: int = 2500, seed: int = 0, num_scenes: int = 1000,
         _, pictures = scene_batch(captions("seen"), 500, random, "scale")
         spread = trained.encode(to_tensor(pictures).to(device)).latent_dist.mode().std().item()
     trained.register_to_config(scaling_factor=round(1 / spread, 5), shift_factor=None)
-    measured = {f"oracle accepts reconstructions, {s}": accepted(trained, s, num_scenes, random) for s in
-                ("seen", "unseen", "held_out")}
+    measured = {
+        f"oracle accepts reconstructions, {s}": accepted(trained, s, num_scenes, random)
+        for s in ("seen", "unseen", "held_out")
+    }
     trained.save_pretrained(output / "model")
-    write_card(output / "model", "The VAE of the shapes world", "diffpref.pretraining.vae", steps, seed, loop.seconds, measured)
+    write_json(output / "model" / "measured.json", measured)
 
 
 if __name__ == "__main__":

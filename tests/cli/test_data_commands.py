@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from diffpref.cli import main
-from diffpref.cli._rewards import parse_reward
+from diffpref.loops.judging import parse_reward
 from diffpref.config import build_recipe, save_recipe
 from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.randomness import Random

@@ -137,12 +137,21 @@ def test_validate_shows_every_unknown_name_and_wrong_option(tmp_path: Path, caps
     starts = [
         "diffpref: model.family: unknown family 'sdxxl'; did you mean 'sdxl'?",
         "diffpref: adapter.kind: unknown adapter 'lorra'; did you mean 'lora'?",
-        "diffpref: method.empty_prompt_prob: must be <= 1, got 2",
-        "diffpref: method.shre_noise: unknown key; did you mean 'share_noise'?",
-        "diffpref: objective[0].beta: must be > 0, got -1",
+        "diffpref: method.diffusion_dpo.empty_prompt_prob: must be <= 1, got 2",
+        "diffpref: method.diffusion_dpo.shre_noise: unknown key; did you mean 'share_noise'?",
+        "diffpref: objective[0].dpo.beta: must be > 0, got -1",
         "diffpref: objective[1]: unknown objective 'dqo'; did you mean 'dpo'?",
     ]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+
+
+def test_validate_says_when_the_parts_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {**RECIPE, "objective": [{"dpo": {"beta": 100}}, {"nll": {"coefficient": 0.5}}]}
+    assert main(["validate", write(tmp_path, good)]) == 0
+    assert main(["validate", write(tmp_path, {**good, "method": "sft"})]) == 2
+    assert "objective: needs rejected samples; method 'sft' prepares chosen" in capsys.readouterr().err
+    assert main(["validate", write(tmp_path, {**good, "method": "dpo"})]) == 2
+    assert "method: 'dpo' is an objective, not a method" in capsys.readouterr().err
 
 
 def test_numbers_such_as_1e3_work_in_options_too(tmp_path: Path) -> None:

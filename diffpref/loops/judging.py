@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diffpref.cli._models import quiet_libraries
+from diffpref.loops.opening import quiet_libraries
 from diffpref.config import Named, config_error, parse_yaml
 from diffpref.core.contracts import Media, Reward
 from diffpref.core.errors import ConfigError
