@@ -7,22 +7,29 @@ and the text encoders' weights. The posterior's mean and standard deviation are 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
 from diffpref.cache.tensors import TensorCache
-from diffpref.core.contracts import Candidate, Conditioning
+from diffpref.core.contracts import Candidate, Conditioning, Tensors
 from diffpref.core.errors import DataError
 from diffpref.data import decode_image, image_tensor
-from diffpref.models.family import DenoiserFamily, Latents
+from diffpref.models.family import DenoiserFamily, Latents, Network
 
 __all__ = ["EncodedCache", "component_digest"]
 
-CHUNK = 64
+T = TypeVar("T")
+
+ROWS = 16
+"""Items in one call of an encoder. Short calls are padded, so that an entry does not depend on its companions."""
+SHARD = 512
+"""Entries in one file, and the most that an interruption loses."""
 
 
 def component_digest(*modules: nn.Module) -> str:
@@ -56,9 +63,9 @@ class EncodedCache:
         vae, texts = family.vae, family.texts
         if vae is None or not texts:
             raise DataError("the encoding pass needs the VAE and the text encoders of the family")
-        self._image_version = _key(component_digest(vae), resolution, vae.config.scaling_factor, "centre crop")
-        tokenizers = [text.tokenizer.backend_tokenizer.to_str() for text in texts]
-        self._text_version = _key(component_digest(*(t.model for t in texts)), *tokenizers, resolution)
+        self._image_version = _key(component_digest(vae), _settings(vae), resolution, "centre crop")
+        encoders = [part for text in texts for part in (_settings(text.model), _tokenizer_settings(text.tokenizer))]
+        self._text_version = _key(family.name, component_digest(*(t.model for t in texts)), *encoders, resolution)
 
     def release(self) -> None:
         """Let go of the VAE and the text encoders, so that their memory is free; what is encoded stays readable."""
@@ -72,34 +79,40 @@ class EncodedCache:
     def _image_key(self, candidate: Candidate) -> str:
         if candidate.sha256:
             return _key("image", candidate.sha256, self._image_version)
-        content = candidate.bytes if candidate.bytes is not None else Path(candidate.path or "").read_bytes()
-        return _key("image", hashlib.sha256(content).hexdigest(), self._image_version)
+        return _key("image", hashlib.sha256(_content(candidate)).hexdigest(), self._image_version)
 
     def _text_key(self, caption: str) -> str:
         return _key("text", caption, self._text_version)
 
     def encode_images(self, candidates: Iterable[Candidate]) -> int:
         """Encode what is not there yet; return how many images that was."""
-        todo = {key: c for c in candidates if (key := self._image_key(c)) not in self._tensors}
-        keys = list(todo)
-        for start in range(0, len(keys), CHUNK):
-            part = keys[start : start + CHUNK]
-            pictures = [
-                image_tensor(decode_image(c.bytes if c.bytes is not None else c.path or ""), self.resolution).pixels
-                for c in (todo[key] for key in part)
-            ]
-            latents = self._encoder().encode_media(torch.stack(pictures))
-            self._tensors.add({k: {"mean": latents.mean[i], "std": latents.std[i]} for i, k in enumerate(part)})
-        return len(keys)
+        encoder = self._encoder()
+
+        def encode(part: Sequence[Candidate]) -> dict[str, Tensor]:
+            pixels = [image_tensor(decode_image(_source(c)), self.resolution).pixels for c in part]
+            latents = encoder.encode_media(torch.stack(_padded(pixels)))
+            return {"mean": latents.mean, "std": latents.std}
+
+        return self._encode({self._image_key(c): c for c in candidates}, encode)
 
     def encode_captions(self, captions: Iterable[str]) -> int:
         """Encode what is not there yet; return how many captions that was."""
-        todo = {key: text for text in captions if (key := self._text_key(text)) not in self._tensors}
-        keys = list(todo)
-        for start in range(0, len(keys), CHUNK):
-            part = keys[start : start + CHUNK]
-            rows = self._encoder().encode_prompt([todo[key] for key in part], self.resolution)
-            self._tensors.add({k: {n: t[i] for n, t in rows.tensors.items()} for i, k in enumerate(part)})
+        encoder = self._encoder()
+
+        def encode(part: Sequence[str]) -> Tensors:
+            return encoder.encode_prompt(_padded(part), self.resolution).tensors
+
+        return self._encode({self._text_key(text): text for text in captions}, encode)
+
+    def _encode(self, items: Mapping[str, T], encode: Callable[[Sequence[T]], Tensors]) -> int:
+        keys = [key for key in items if key not in self._tensors]
+        for first in range(0, len(keys), SHARD):
+            entries: dict[str, Tensors] = {}
+            for start in range(first, min(first + SHARD, len(keys)), ROWS):
+                part = keys[start : min(start + ROWS, first + SHARD)]
+                tensors = encode([items[key] for key in part])
+                entries.update({key: {n: t[i].cpu() for n, t in tensors.items()} for i, key in enumerate(part)})
+            self._tensors.add(entries)
         return len(keys)
 
     def latents(self, candidates: Sequence[Candidate]) -> Latents:
@@ -116,3 +129,38 @@ class EncodedCache:
         if key not in self._tensors:
             raise DataError(f"this {kind} is not in the cache; encode it first")
         return self._tensors.get(key)
+
+
+def _content(candidate: Candidate) -> bytes:
+    source = _source(candidate)
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+
+
+def _source(candidate: Candidate) -> bytes | str:
+    if candidate.bytes is None and not candidate.path:
+        raise DataError("a candidate without an image: it has neither bytes nor a path")
+    return candidate.bytes if candidate.bytes is not None else str(candidate.path)
+
+
+def _padded(items: Sequence[T]) -> list[T]:
+    return [*items, *[items[-1]] * (ROWS - len(items))]
+
+
+def _settings(module: Network) -> str:
+    """Return what decides a network's answers besides its weights; not where it comes from and who wrote it."""
+    settings = module.config if isinstance(module.config, dict) else module.config.to_dict()
+    history = {"architectures", "dtype", "torch_dtype", "transformers_version"}
+    kept = {name: value for name, value in settings.items() if not name.startswith("_") and name not in history}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _tokenizer_settings(tokenizer: Any) -> str:
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    # the last call's padding and truncation are left in it; every call of ours sets them anew
+    settings |= {"padding": None, "truncation": None, "length": tokenizer.model_max_length, "pad": tokenizer.pad_token}
+    return json.dumps(settings, sort_keys=True)

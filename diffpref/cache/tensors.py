@@ -36,11 +36,12 @@ class TensorCache:
         except (OSError, SafetensorError) as error:
             raise DataError(f"{shard}: damaged cache shard ({error}); delete its folder to encode it again") from error
         self._open[shard] = reader
-        for name in reader.keys():  # noqa: SIM118  (not a dict)
-            key, part = name.split("/", 1)
-            if self._shard_of.get(key) != shard:
-                self._shard_of[key], self._names[key] = shard, []
-            self._names[key].append(part)
+        entries: dict[str, list[str]] = {}
+        for name in reader.keys():  # not a dict
+            key, _, part = name.partition("/")
+            entries.setdefault(key, []).append(part)
+        self._names.update(entries)
+        self._shard_of.update(dict.fromkeys(entries, shard))
 
     def __contains__(self, key: str) -> bool:
         return key in self._shard_of
