@@ -60,9 +60,9 @@ class DiffusionDPO(Section):
     def prepare(self, batch: Batch, context: Context) -> Rows:
         """Noise both images of each pair (official code, steps 4 to 7)."""
         chosen, rejected = batch.media["chosen"], batch.media["rejected"]
-        timesteps = self._timesteps(context.family.sample_timesteps(context.random.uniform("timestep", batch.keys)))
-        timesteps = timesteps.to(chosen.device)
         schedule = context.family.schedule
+        uniform = context.family.sample_timesteps(context.random.uniform("timestep", batch.keys))
+        timesteps = self._timesteps(uniform, schedule.num_train_timesteps).to(chosen.device)
         if self.timestep_rule == "turbo":
             schedule = schedule.rescaled()
         noise, given = self._noise("noise", batch, context, chosen)
@@ -73,10 +73,12 @@ class DiffusionDPO(Section):
         conditioning = drop_prompts(batch, context, self.empty_prompt_prob)
         return forward_rows(schedule, groups, timesteps, conditioning, batch.columns)
 
-    def _timesteps(self, uniform: Tensor) -> Tensor:
+    def _timesteps(self, uniform: Tensor, length: int) -> Tensor:
+        """Apply the rule to (B,) uniform timesteps of a chain, 1000 long in every published checkpoint."""
         if self.timestep_rule == "turbo":
-            return 250 * (uniform % 4) + 249
-        return uniform % 200 if self.timestep_rule == "refiner" else uniform
+            quarter = length // 4
+            return quarter * (uniform % 4) + quarter - 1
+        return uniform % (length // 5) if self.timestep_rule == "refiner" else uniform
 
     def _noise(self, stream: str, batch: Batch, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the noise of the target and the noise of the input, (B, C, H, W) each."""
