@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffpref.core.errors import ConfigError, suggest
+from diffpref.core.problems import problem
 
 __all__ = ["validated"]
 
@@ -34,7 +35,7 @@ def validated(owner: str, factory: Callable[..., Any], options: Mapping[str, Any
         try:
             result[name] = TypeAdapter(hints.get(name, Any)).validate_python(value, strict=True)
         except ValidationError as error:
-            problems.append(f"{name}: {error.errors()[0]['msg']}, got {value!r}")
+            problems.append(f"{name}: {problem(error.errors()[0])}")
     if problems:
         raise ConfigError(f"{owner}: {'; '.join(problems)}")
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -10,30 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from diffpref.config.section import alternatives
 from diffpref.core.errors import ConfigError, suggest
+from diffpref.core.problems import dotted, problem, unknown
 
 __all__ = ["config_error", "dotted_names"]
-
-_EXPECTED = {
-    "bool_type": "true or false",
-    "dict_type": "keys and values",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "frozen_set_type": "a list",
-    "greater_than": "> {gt:g}",
-    "greater_than_equal": ">= {ge:g}",
-    "int_type": "a whole number",
-    "less_than": "< {lt:g}",
-    "less_than_equal": "<= {le:g}",
-    "list_type": "a list",
-    "model_type": "a section of keys and values",
-    "multiple_of": "a multiple of {multiple_of:g}",
-    "set_type": "a list",
-    "string_too_long": "at most {max_length} characters long",
-    "string_type": "text",
-    "too_long": "at most {max_length} items",
-    "too_short": "at least {min_length} items",
-    "tuple_type": "a list",
-}
 
 
 def config_error(error: ValidationError, model: type[BaseModel], prefix: str = "") -> ConfigError:
@@ -69,41 +47,24 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def _line(details: Mapping[str, Any], model: type[BaseModel], prefix: str) -> str:
-    location = details["loc"]
-    path = prefix
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    path = dotted(prefix, details["loc"])
     return f"{path}: {_problem(details, model)}" if path else _problem(details, model)
 
 
 def _problem(details: Mapping[str, Any], model: type[BaseModel]) -> str:
-    kind, context, given = details["type"], details.get("ctx", {}), details["input"]
-    if kind == "extra_forbidden":
+    if details["type"] == "extra_forbidden":
         return _unknown(str(details["loc"][-1]), _class_at(model, details["loc"][:-1]), model)
-    if kind == "missing":
-        return f"must be given: {_description(model, details['loc'])}"
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", context["expected"])
-        one = f"one of {', '.join(known)}" if len(known) > 1 else context["expected"]
-        return f"must be {one}, got {_short(given)}{suggest(given, known) if isinstance(given, str) else ''}"
-    if kind in ("value_error", "assertion_error"):
-        return str(context["error"])
-    if kind == "string_too_short":
-        return "must not be empty"
-    if kind == "string_type" and isinstance(given, bool):
-        return f"must be text, got {given}; YAML reads yes, no, on and off as booleans: put quotes around the word"
-    expected = _EXPECTED.get(kind)
-    if expected is None:
-        return f"must be as follows: {details['msg']}, got {_short(given)}"
-    return f"must be {expected.format(**context)}, got {_short(given)}"
+    if details["type"] == "missing":
+        return f"{problem(details)}: {_description(model, details['loc'])}"
+    return problem(details)
 
 
 def _unknown(name: str, section: type[BaseModel], model: type[BaseModel]) -> str:
     known = list(section.model_fields)
-    if not (hint := suggest(name, known)):
-        elsewhere = [path for path in dotted_names(model) if path.rsplit(".", 1)[-1] == name]
-        hint = f"; did you mean '{elsewhere[0]}'?" if elsewhere else ";"
-    return f"unknown key{hint} known: {', '.join(known)}"
+    elsewhere = [path for path in dotted_names(model) if path.rsplit(".", 1)[-1] == name]
+    if elsewhere and not suggest(name, known):
+        return f"unknown key; did you mean '{elsewhere[0]}'? known: {', '.join(known)}"
+    return unknown(name, known)
 
 
 def _class_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
@@ -116,8 +77,3 @@ def _class_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
 def _description(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     field = _class_at(model, location[:-1]).model_fields.get(str(location[-1]))
     return (field.description if field else None) or "it has no default"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,16 +9,22 @@ from typing import Any
 from diffpref.config import Validation
 from diffpref.core.files import write_atomic
 from diffpref.models import load_family
+from diffpref.models.roles import NetworkRole
 from diffpref.plotting import labelled_grid
 from diffpref.sampling import Sampler, SamplerSettings
 
 __all__ = ["ValidationPictures"]
+
+PIXELS_AT_ONCE = 1024 * 1024  # beside a training step's weights and moments
 
 
 class ValidationPictures:
     """A trainer's callback that draws ``samples/step-000100.png``: a row a prompt, a column a seed.
 
     The VAE and the text encoders are loaded when the first picture is due and kept.
+
+    Args:
+        settings: what to draw, and how often.
     """
 
     def __init__(self, settings: Validation) -> None:
@@ -27,7 +33,7 @@ class ValidationPictures:
 
     def on_step(self, trainer: Any, step: int, metrics: Mapping[str, float]) -> Mapping[str, float] | None:
         every = self.settings.every
-        if every and self.settings.prompts and step % every == 0 and trainer.world.is_main:
+        if every and step % every == 0 and trainer.world.is_main:
             self.draw(trainer, step)
         return None
 
@@ -36,22 +42,36 @@ class ValidationPictures:
 
     def draw(self, trainer: Any, step: int) -> None:
         """Draw the pictures of a step with the policy as it is."""
-        settings = self.settings
+        settings, columns = self.settings, len(self.settings.seeds)
         if self._sampler is None:
-            model = trainer.recipe.model
-            family = load_family(
-                model.family, model.path, parts=("vae", "text"), precision=model.precision, revision=model.revision,
-                variant=model.variant, allow_pickle=model.allow_pickle,
-            ).to(trainer.device)  # fmt: skip
-            family.network = trainer.family.network
-            how = SamplerSettings(
-                settings.num_inference_steps, settings.guidance_scale, resolution=trainer.recipe.data.resolution
-            )
-            self._sampler = Sampler(family, trainer.roles["policy"], how)
-        columns = len(settings.seeds)
+            self._sampler = self._make_sampler(trainer)
         prompts = [prompt for prompt in settings.prompts for _ in settings.seeds]
         pictures = self._sampler(prompts, settings.seeds * len(settings.prompts))
         rows = [(p, pictures[i * columns : (i + 1) * columns]) for i, p in enumerate(settings.prompts)]
         buffer = io.BytesIO()
         labelled_grid(rows).save(buffer, format="PNG")
         write_atomic(trainer.output / "samples" / f"step-{step:06d}.png", buffer.getvalue())
+
+    def _make_sampler(self, trainer: Any) -> Sampler:
+        model, settings = trainer.recipe.model, self.settings
+        family = load_family(
+            model.family,
+            model.path,
+            parts=("vae", "text"),
+            precision=model.precision,
+            revision=model.revision,
+            variant=model.variant,
+            allow_pickle=model.allow_pickle,
+        ).to(trainer.device)
+        family.network = trainer.family.network
+        # Not the trainer's own role: its network may be wrapped, and only one process draws.
+        role = NetworkRole(family, trainer.family.network, trainer.autocast)
+        resolution = trainer.recipe.data.resolution or family.native_resolution()
+        at_once = max(1, PIXELS_AT_ONCE // resolution**2)
+        how = SamplerSettings(
+            settings.num_inference_steps,
+            settings.guidance_scale,
+            resolution=resolution,
+            batch_size=min(at_once, len(settings.prompts) * len(settings.seeds)),
+        )
+        return Sampler(family, role, how)

@@ -93,10 +93,10 @@ class ObjectiveSpec:
         Args:
             values: as given by the user.
             likelihood: whose defaults hold.
-            path: what the messages put before the option's name: ``"objective.0.dpo"``.
+            path: what the messages put before the option's name: ``"objective[0].dpo"``.
 
         Raises:
-            ConfigError: all that is wrong, a line each: ``objective.0.dpo.beta: must be > 0, got -1``.
+            ConfigError: all that is wrong, a line each: ``objective[0].dpo.beta: must be > 0, got -1``.
         """
         model = self.options_for(likelihood)
         try:

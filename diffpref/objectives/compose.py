@@ -127,7 +127,7 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
         likelihood: decides defaults that depend on the scale of log-likelihoods.
 
     Raises:
-        ConfigError: everything that is wrong, a line each, such as ``objective.0.dpo.beta: must be > 0, got -1``.
+        ConfigError: everything that is wrong, a line each, such as ``objective[0].dpo.beta: must be > 0, got -1``.
     """
     if not terms:
         raise ConfigError("objective: at least one term is needed, such as {dpo: {beta: 5000}}")
@@ -136,9 +136,9 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
         try:
             spec = registry.get(name).spec
         except ConfigError as error:
-            errors.append(f"objective.{position}: {error}")
+            errors.append(f"objective[{position}]: {error}")
             continue
-        path = f"objective.{position}.{name}"
+        path = f"objective[{position}].{name}"
         options, coefficient = dict(values), 1.0
         try:
             coefficient = _COEFFICIENT.validate_python(options.pop("coefficient", 1.0))

@@ -9,23 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffpref.core.annotations import resolve
-from diffpref.core.errors import ConfigError, suggest
+from diffpref.core.errors import ConfigError
+from diffpref.core.problems import dotted, problem, unknown
 
 __all__ = ["options_error", "options_model"]
-
-_LIMITS = {
-    "greater_than": (">", "gt"),
-    "greater_than_equal": (">=", "ge"),
-    "less_than": ("<", "lt"),
-    "less_than_equal": ("<=", "le"),
-}
-
-_TYPES = {
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-}
 
 
 def options_model(name: str, defaults: Mapping[str, tuple[Any, Any]], likelihood: str) -> type[BaseModel]:
@@ -49,18 +36,8 @@ def options_error(error: ValidationError, path: str, known: Sequence[str]) -> Co
     return ConfigError("\n".join(_line(details, path, known) for details in error.errors()))
 
 
-def _line(error: Any, path: str, known: Sequence[str]) -> str:
-    where = ".".join([path, *(str(part) for part in error["loc"])])
-    kind, given = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        hint = suggest(str(error["loc"][-1]), known) or ";"
-        return f"{where}: unknown option{hint} known: {', '.join(known) or 'none'}"
-    if kind == "missing":
-        return f"{where}: is required"
-    if kind in _LIMITS:
-        sign, limit = _LIMITS[kind]
-        return f"{where}: must be {sign} {error['ctx'][limit]:g}, got {given}"
-    if kind == "finite_number":
-        return f"{where}: must be finite, got {given}"
-    text = _TYPES.get(kind, error["msg"].replace("Input should be", "must be"))
-    return f"{where}: {text}, got {given!r}"
+def _line(details: Any, path: str, known: Sequence[str]) -> str:
+    where = dotted(path, details["loc"])
+    if details["type"] == "extra_forbidden":
+        return f"{where}: {unknown(str(details['loc'][-1]), known, 'option')}"
+    return f"{where}: {problem(details)}"

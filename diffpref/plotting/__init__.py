@@ -3,11 +3,13 @@
 from diffpref.plotting.bars import plot_fact_shares, plot_win_rates
 from diffpref.plotting.canvas import new_axes, save_png, to_svg
 from diffpref.plotting.curves import plot_accuracy, plot_errors, plot_loss, plot_margin, plot_series
+from diffpref.plotting.labelled import labelled_grid
 from diffpref.plotting.pictures import PictureRow, as_uint8, picture_grid
 
 __all__ = [
     "PictureRow",
     "as_uint8",
+    "labelled_grid",
     "new_axes",
     "picture_grid",
     "plot_accuracy",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["PictureRow", "as_uint8", "picture_grid", "resize"]
+__all__ = ["PictureRow", "as_uint8", "caption_font", "picture_grid", "resize"]
 
 GAP, MARGIN, TILE = 8, 22, 176  # pixels; a picture smaller than TILE is enlarged by a whole number
 CAPTION_SIZE, MARK_SIZE = 16, 13
@@ -65,6 +65,11 @@ def _font(size: int) -> FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
+def caption_font() -> FreeTypeFont:
+    """Return the font of captions."""
+    return _font(CAPTION_SIZE)
+
+
 def _mark(draw: ImageDraw, x: int, y: int, mark: tuple[int, int], colour: str) -> None:
     """Draw one dot a fact, full where it holds, and the numbers."""
     right, total = mark
@@ -97,7 +102,7 @@ def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int =
         raise DataError(f"a grid needs pictures of one size, got {sorted(sizes)}")
     width, height = sizes.pop()
     columns = min(columns, len(pairs))
-    caption_font, mark_font = _font(CAPTION_SIZE), _font(MARK_SIZE)
+    font, mark_font = caption_font(), _font(MARK_SIZE)
     characters = max(8, int((2 * width + GAP) / (0.56 * CAPTION_SIZE)))  # mean advance of the font, measured
     captions = [textwrap.wrap(pair.caption, characters, max_lines=3, placeholder=" ...") or [""] for pair in pairs]
     line = CAPTION_SIZE + 5
@@ -115,7 +120,7 @@ def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int =
     for index, (pair, caption) in enumerate(zip(pairs, captions, strict=True)):
         left, top = MARGIN + index % columns * cell[0], MARGIN + header + index // columns * cell[1]
         for number, text in enumerate(caption):
-            draw.text((left, top + number * line), text, fill=INK, font=caption_font)
+            draw.text((left, top + number * line), text, fill=INK, font=font)
         top += caption_height
         for side in (0, 1):
             x = left + side * (width + GAP)

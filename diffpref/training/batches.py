@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 
@@ -14,21 +15,30 @@ from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.data import KeyedSampler, Pair, open_records, pair_view, usable_records
 
-__all__ = ["PairBatches", "load_pairs"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["PairBatches", "load_pairs", "pair_columns"]
 
 
 def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Record], list[Pair]]:
     """Read a source and return its records and its pairs, winners first.
 
     Raises:
-        DataError: unreadable, or nothing in it gives a pair.
+        DataError: unreadable, nothing in it gives a pair, or a pair's weight is not a finite number >= 0.
     """
     records = usable_records(open_records(data.source), quarantine=quarantine)
     pairs = pair_view(records, data.pairing, data.score, min_gap=data.min_gap, drop_ties=data.drop_ties)
-    logger.info("data: %d records give %d pairs", len(records), len(pairs))
+    for pair in pairs:
+        if not (math.isfinite(pair.weight) and pair.weight >= 0):
+            raise DataError(f"record {pair.record_id!r}: a judgement's weight must be >= 0, got {pair.weight}")
     return records, pairs
+
+
+def pair_columns(pairs: Sequence[Pair]) -> frozenset[str]:
+    """Return the data columns that pairs give: those in which any differs from the default of 1."""
+    given = {
+        "preference": any(pair.probability != 1.0 for pair in pairs),
+        "weight": any(pair.weight != 1.0 for pair in pairs),
+    }
+    return frozenset(name for name, there in given.items() if there)
 
 
 class PairBatches:
@@ -40,9 +50,10 @@ class PairBatches:
         cache: where everything that `encode` names is encoded.
         random: of the run.
         device: where batches go.
+        used: the groups that the method asks for; the others are neither encoded nor read.
     """
 
-    groups = ("chosen", "rejected")
+    groups: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
     def __init__(
         self,
@@ -51,29 +62,23 @@ class PairBatches:
         cache: EncodedCache,
         random: Random,
         device: torch.device,
+        used: Sequence[str] = groups,
     ) -> None:
         self.records, self.pairs, self.cache, self.random, self.device = records, pairs, cache, random, device
+        self.used = tuple(used)
         self.sampler = KeyedSampler(len(pairs), random.seed)
-        self._soft = any(pair.probability != 1.0 for pair in pairs)
-        self._weighted = any(pair.weight != 1.0 for pair in pairs)
+        self.columns = pair_columns(pairs)
         self._empty: Conditioning | None = None
-
-    @property
-    def columns(self) -> frozenset[str]:
-        """The data columns that batches have."""
-        return frozenset(
-            name for name, there in (("preference", self._soft), ("weight", self._weighted)) if there
-        )
 
     def encode(self) -> tuple[int, int]:
         """Encode what the cache lacks; return how many images and captions that was."""
-        images = self.cache.encode_images(self._used())
+        images = self.cache.encode_images(self._candidates())
         return images, self.cache.encode_captions(["", *dict.fromkeys(pair.prompt for pair in self.pairs)])
 
-    def _used(self) -> Iterable[Candidate]:
+    def _candidates(self) -> Iterable[Candidate]:
         for pair in self.pairs:
             candidates = self.records[pair.record_index].candidates
-            yield from (candidates[pair.chosen], candidates[pair.rejected])
+            yield from (candidates[getattr(pair, group)] for group in self.used)
 
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of (pair number, visit) items. Latents are drawn from their posteriors by key."""
@@ -84,18 +89,15 @@ class PairBatches:
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
         media = {}
-        for group in self.groups:
+        for group in self.used:
             numbers = [getattr(pair, group) for pair in pairs]
             candidates = [self.records[p.record_index].candidates[n] for p, n in zip(pairs, numbers, strict=True)]
             posterior = self.cache.latents(candidates)
             drawn = [(*key, number) for key, number in zip(keys, numbers, strict=True)]
             noise = self.random.normal("posterior", drawn, posterior.mean.shape[1:])
             media[group] = (posterior.mean + posterior.std * noise).to(self.device)
-        columns = {}
-        if self._soft:
-            columns["preference"] = torch.tensor([pair.probability for pair in pairs], device=self.device)
-        if self._weighted:
-            columns["weight"] = torch.tensor([pair.weight for pair in pairs], device=self.device)
+        given = {"preference": [pair.probability for pair in pairs], "weight": [pair.weight for pair in pairs]}
+        columns = {name: torch.tensor(given[name], device=self.device) for name in sorted(self.columns)}
         conditioning = self.cache.conditioning([pair.prompt for pair in pairs]).to(self.device)
         return Batch(keys, media, {"": conditioning}, columns, self._empty)
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from diffpref.config import Named, Recipe
 from diffpref.core.contracts import Method
 from diffpref.core.errors import ConfigError
-from diffpref.core.vocabulary import parse
+from diffpref.core.vocabulary import GROUPS, parse
+from diffpref.likelihood import DenoisingLikelihood
 from diffpref.methods import registry as methods
+from diffpref.models import registry as families
 from diffpref.models.adapters import Adapter
 from diffpref.models.adapters import registry as adapters
 from diffpref.objectives import compose
+from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
+from diffpref.training.batches import PairBatches
 
 __all__ = ["Plan", "make_plan"]
 
-WATCHED = ("policy_chosen_errors", "reference_chosen_errors", "policy_rejected_errors", "reference_rejected_errors")
-RELATIVE = ("chosen_log_ratio", "rejected_log_ratio")
+T = TypeVar("T")
+
+WATCHED = tuple(
+    f"{role}_{group}_{quantity}"
+    for quantity, roles in (("errors", ("policy", "reference")), ("logps", ("policy",)))
+    for group in PairBatches.groups
+    for role in roles
+)
+RELATIVE = tuple(f"{group}_log_ratio" for group in PairBatches.groups)
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Plan:
         adapter: what is trained.
         names: the model quantities to compute each step: those of the objectives, and those worth watching.
         roles: the roles that run.
+        groups: the samples of a record that are put before the models.
+        columns: the data columns that a batch must have.
     """
 
     method: Method
@@ -38,47 +52,89 @@ class Plan:
     adapter: Adapter
     names: tuple[str, ...]
     roles: frozenset[str]
+    groups: tuple[str, ...]
+    columns: frozenset[str]
 
 
 def make_plan(recipe: Recipe) -> Plan:
     """Build and match the parts.
 
     Raises:
-        ConfigError: an unknown name, a wrong option, or objectives that ask for what the method does not prepare.
+        ConfigError: every unknown name and wrong option, a line each; else every way in which the parts do not fit.
     """
-    kind: Any = methods.get(recipe.method.name)
-    method = recipe.method.validate_with(kind, f"method.{recipe.method.name}")
-    terms = method.objectives if recipe.objective is None else [_term(named) for named in recipe.objective]
-    composition = compose(terms, "denoising")
+    found: list[str] = []
+    _try(found, "model.family", lambda: families.canonical(recipe.model.family))
     settings = recipe.adapter
-    adapter = adapters.get(settings.kind)(settings.rank, settings.alpha, settings.targets)
+    adapter = _try(
+        found, "adapter.kind", lambda: adapters.get(settings.kind)(settings.rank, settings.alpha, settings.targets)
+    )
+    method = _try(found, "method", lambda: _method(recipe.method))
+    terms: Any = [(named.name, named.options) for named in recipe.objective or ()] or (method and method.objectives)
+    composition = _try(found, "objective", lambda: compose(terms, "denoising")) if terms else None
+    if adapter is None or method is None or composition is None:
+        raise ConfigError("\n".join(found))
+    if found := found + list(_misfits(recipe, method, composition)):
+        raise ConfigError("\n".join(found))
+    model_names = [name for name in composition.tensors if parse(name).kind == "model"]
+    watched = [*WATCHED, *(RELATIVE if "reference" in composition.roles else ())]
+    names = dict.fromkeys([*model_names, *(n for n in watched if _costs_nothing(n, composition, method))])
+    return Plan(
+        method,
+        composition,
+        adapter,
+        tuple(names),
+        composition.roles | {"policy"},
+        tuple(group for group in PairBatches.groups if group in method.needs),
+        frozenset(composition.tensors) - set(names) | {name for name in method.needs if name not in GROUPS},
+    )
+
+
+def _try(found: list[str], path: str, make: Callable[[], T]) -> T | None:
+    """Return what ``make`` makes, or None after adding the lines of its `ConfigError`, each with its dotted path."""
+    try:
+        return make()
+    except ConfigError as error:
+        found += [line if line.startswith(path) else f"{path}: {line}" for line in str(error).splitlines()]
+        return None
+
+
+def _method(named: Named) -> Method:
+    if named.name not in methods and named.name in objectives:
+        raise ConfigError(
+            f"'{named.name}' is an objective, not a method; put it under objective. Methods: {', '.join(methods)}"
+        )
+    kind: Any = methods.get(named.name)
+    return named.validate_with(kind, f"method.{named.name}")
+
+
+def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterator[str]:
+    """Yield a line for each thing that one part asks for and the others do not give."""
+    name = recipe.method.name
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
-        raise ConfigError(
-            f"objective: needs the role {', '.join(sorted(unknown))}; method '{recipe.method.name}' has"
-            f" {', '.join(sorted(known))}"
-        )
+        yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
     if absent := composition.groups - method.needs:
-        raise ConfigError(
-            f"objective: needs {', '.join(sorted(absent))} samples; method '{recipe.method.name}' prepares"
-            f" {', '.join(sorted(method.needs))}"
-        )
+        yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(method.needs)}"
+    if absent := {need for need in method.needs if need in GROUPS} - set(PairBatches.groups):
+        yield f"method: '{name}' needs {_list(absent)} samples; preference pairs hold {_list(PairBatches.groups)}"
+    provided = DenoisingLikelihood.provides
+    model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
+    if lacking := [str(n) for n in model_names if n.unit or n.quantity not in provided]:
+        yield f"objective: needs {_list(lacking)}; of whole samples a denoiser's likelihood gives {_list(provided)}"
     if composition.coupling and recipe.training.accumulation > 1:
-        raise ConfigError(
+        yield (
             "training.accumulation: must be 1 with an objective that couples the records of a batch, got"
             f" {recipe.training.accumulation}"
         )
-    model_names = [name for name in composition.tensors if parse(name).kind == "model"]
-    watched = [*WATCHED, *(RELATIVE if "reference" in composition.roles else ())]
-    names = dict.fromkeys([*model_names, *(n for n in watched if _runs(n, composition, method))])
-    return Plan(method, composition, adapter, tuple(names), composition.roles | {"policy"})
+    if composition.initial_state():
+        yield "objective: keeps running statistics, which the training loop does not carry yet"
 
 
-def _term(named: Named) -> tuple[str, dict[str, Any]]:
-    return named.name, dict(named.options)
+def _list(names: Any) -> str:
+    return ", ".join(sorted(names))
 
 
-def _runs(name: str, composition: Composition, method: Method) -> bool:
-    """Whether a watched quantity costs nothing: its role runs anyway and its group is prepared."""
+def _costs_nothing(name: str, composition: Composition, method: Method) -> bool:
+    """Whether a quantity worth watching needs no more forwards: its roles run anyway and its group is prepared."""
     parsed = parse(name)
     return parsed.roles <= composition.roles | {"policy"} and parsed.group in method.needs

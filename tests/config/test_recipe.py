@@ -15,12 +15,16 @@ from diffpref.config import (
     build_recipe,
     dump_yaml,
     load_recipe,
+    load_yaml,
     parse_yaml,
     recipe_names,
     save_recipe,
 )
+from diffpref.config.recipe import find_recipe
 from diffpref.core.annotations import NonNegative
 from diffpref.core.errors import ConfigError
+from diffpref.generation import GenerationRecipe
+from diffpref.loops import load_alignment
 
 SMALL = {
     "output": "runs/x",
@@ -181,8 +185,14 @@ def test_a_recipe_is_found_by_file_or_bundled_name_and_a_misspelt_one_says_so(
         load_recipe("sdxl/difusion_dpo")
 
 
-def test_every_bundled_recipe_is_valid() -> None:
-    for name in recipe_names():
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_bundled_recipe_is_valid(name: str) -> None:
+    keys = load_yaml(find_recipe(name))
+    if "generation" in keys:
+        assert load_alignment(name).output
+    elif "candidates" in keys:
+        assert GenerationRecipe.model_validate({"output": "data/x", **keys}).format == 1
+    else:
         assert load_recipe(name, {"output": "runs/x", "data.source": "data/x"}).format == 1
 
 

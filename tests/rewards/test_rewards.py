@@ -289,7 +289,7 @@ def test_the_oracle_refuses_what_it_cannot_read():
         ("pickscore", None, {}, "needs a path: a hub id such as 'yuvalkirstain/PickScore_v1', a folder, or 'bundled:"),
         ("hps", None, {}, "needs a path: a hub id such as 'xswu/HPSv2'"),
         ("pickscore", ".", {"outptu": "logit"}, "unknown option 'outptu'; did you mean 'output'"),
-        ("pickscore", ".", {"output": "softmax"}, "output: .*'logit'.* got 'softmax'"),
+        ("pickscore", ".", {"output": "softmax"}, "output: must be one of logit, .*, got 'softmax'"),
         ("pickscore", ".", {"micro_batch": 0}, "micro_batch: .* got 0"),
         ("clip", ".", {"output": "logit", "device": 3}, "output: .*; device: .*"),
         ("clip", "./nowhere", {}, "nowhere: no such file or folder"),

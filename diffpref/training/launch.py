@@ -1,0 +1,47 @@
+"""Joining the processes that train together, and the number format of the network's arithmetic."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
+
+from diffpref.core.errors import ConfigError
+
+__all__ = ["autocast", "launch", "loss_scaler"]
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def launch() -> Accelerator:
+    """Return the accelerator of this process.
+
+    Number formats are not left to it: its setting is one for the whole process, and a notebook may train twice.
+
+    Raises:
+        ConfigError: accelerate was set up for something that the loop does not do.
+    """
+    plugin = GradientAccumulationPlugin(num_steps=1)  # else the launcher's environment would scale the loss
+    try:
+        accelerator = Accelerator(
+            mixed_precision="no", cpu=not torch.cuda.is_available(), gradient_accumulation_plugin=plugin
+        )
+    except ValueError as error:
+        raise ConfigError(f"accelerate is set up otherwise in this process: {error}") from error
+    if accelerator.distributed_type not in SUPPORTED:
+        kind = accelerator.distributed_type.value
+        raise ConfigError(f"training under accelerate's {kind} is not supported yet; use DDP (--multi_gpu)")
+    return accelerator
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which networks run: ``bf16`` and ``fp16`` in half precision, ``fp32`` as they are."""
+    return torch.autocast(device.type, dtype=HALF[precision]) if precision in HALF else nullcontext()
+
+
+def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Return what scales the loss before the backward pass: something under fp16, whose small gradients are zero."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -1,0 +1,57 @@
+"""Whether a recipe may go on with a run that is there already: what decides the numbers must not have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from diffpref.config import Recipe
+from diffpref.core.errors import ConfigError
+
+__all__ = ["FREE_ON_RESUME", "refuse_changes"]
+
+FREE_ON_RESUME = frozenset(
+    {
+        "output",
+        "data.cache",
+        "training.steps",
+        "training.checkpoint_every",
+        "training.keep",
+        "training.log_every",
+        "training.resume",
+        "validation.prompts",
+        "validation.every",
+        "validation.seeds",
+        "validation.num_inference_steps",
+        "validation.guidance_scale",
+    }
+)
+"""What may differ when a run goes on. ``training.steps`` ends it later or earlier; schedules that fall to zero at the
+end then fall to another end."""
+
+
+def refuse_changes(saved: Recipe, given: Recipe) -> None:
+    """Compare the recipe of a run with the one that is to go on.
+
+    Raises:
+        ConfigError: they differ in what decides the numbers; a line each, old and new.
+    """
+    old, new = dict(_flat(saved.model_dump(mode="json"))), dict(_flat(given.model_dump(mode="json")))
+    changed = [
+        f"{path}: {old.get(path)} -> {new.get(path)}"
+        for path in dict.fromkeys([*old, *new])
+        if old.get(path) != new.get(path) and path not in FREE_ON_RESUME
+    ]
+    if changed:
+        raise ConfigError(
+            "\n".join([f"output: {given.output} holds a run with other settings; choose another folder", *changed])
+        )
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of a recipe's settings; a name with its options is one value."""
+    for key, value in section.items():
+        if not prefix and isinstance(value, dict) and key != "method":
+            yield from _flat(value, f"{key}.")
+        else:
+            yield f"{prefix}{key}", value

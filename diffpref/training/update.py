@@ -1,0 +1,139 @@
+"""One update of the weights: forward and backward of each micro-batch, reduce, guard, clip, step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffpref.config import Recipe
+from diffpref.core.contracts import Batch, Context, Likelihood, World
+from diffpref.core.errors import ConfigError, DataError, NonFiniteError
+from diffpref.training.batches import PairBatches
+from diffpref.training.forward import Forward, run_forward
+from diffpref.training.learning_rate import learning_rate
+from diffpref.training.plan import Plan
+
+__all__ = ["Updater"]
+
+
+@dataclass(frozen=True)
+class Updater:
+    """Does updates.
+
+    Args:
+        recipe: steps, batch size, accumulation, optimiser.
+        plan: method and objectives.
+        batches: the data.
+        context: family, roles, randomness, processes.
+        likelihood: turns answers into what the objectives name.
+        network: the policy as it is wrapped for the processes.
+        trained: its parameters that change.
+        optimizer: over them.
+        scaler: of the loss.
+        accelerator: of this process.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    batches: PairBatches
+    context: Context
+    likelihood: Likelihood
+    network: nn.Module
+    trained: Sequence[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    accelerator: Accelerator
+
+    @property
+    def world(self) -> World:
+        """The processes that train together."""
+        return self.context.world
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Do update ``step`` (from 0) and return its metrics.
+
+        Raises:
+            NonFiniteError: a loss or the gradient is not finite on any process; no parameter was changed on any.
+            DataError: the weights of its records are all 0.
+        """
+        training, world = self.recipe.training, self.world
+        total = training.batch_size * training.accumulation * world.size
+        items = self.batches.sampler.batch(step, total, rank=world.rank, num_ranks=world.size)
+        rate = learning_rate(self.recipe.optim, step, training.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        parts = [items[start : start + training.batch_size] for start in range(0, len(items), training.batch_size)]
+        done = [self._micro_batch(part, step, total, last=part is parts[-1]) for part in parts]
+        sums, weights = self._reduce(torch.stack([torch.stack([f.sums, f.weights]) for f in done]).sum(dim=0))
+        if bool((weights == 0).any()):
+            raise DataError(f"update {step + 1}: the weights of its records are all 0; give more records or weights")
+        if training.accumulation > 1:
+            self._rescale(weights, total)
+        gradient = self._step(step)
+        loss = (self._coefficients(sums) * sums / weights).sum().item()
+        return {"loss": loss, **self._mean_metrics([f.metrics for f in done]), **gradient, "lr": rate}
+
+    def _micro_batch(self, items: Sequence[tuple[int, int]], step: int, total: int, last: bool) -> Forward:
+        batch = self.batches.batch(items)
+        with nullcontext() if last else self.accelerator.no_sync(self.network):
+            forward = run_forward(self.plan, self.likelihood, batch, replace(self.context, step=step))
+            weights = self._guard(forward, batch, step)
+            # Each term is divided by its weights over all processes and micro-batches. Those of later ones are not
+            # known yet: then by the number of records, mended in `_rescale`. DDP averages gradients, hence world.size.
+            divisor = weights if self.recipe.training.accumulation == 1 else torch.full_like(weights, total)
+            loss = (self._coefficients(weights) * forward.sums / divisor).sum() * self.world.size
+            self.scaler.scale(loss).backward()
+        return replace(forward, sums=forward.sums.detach())
+
+    def _coefficients(self, like: Tensor) -> Tensor:
+        return like.new_tensor([term.coefficient for term in self.plan.composition.terms])
+
+    def _guard(self, forward: Forward, batch: Batch, step: int) -> Tensor:
+        """Return the sums of weights over all processes; stop on each of them when a loss is not finite on any."""
+        finite = forward.finite.all() & forward.sums.detach().isfinite().all()
+        reduced = self._reduce(torch.cat([finite.to(forward.weights).reshape(1), forward.weights]))
+        if reduced[0].item() < self.world.size:
+            bad = [key for key, good in zip(batch.keys, forward.finite.tolist(), strict=True) if not good]
+            shown = ", ".join(f"{record} (visit {visit})" for record, visit in bad[:8]) or "on another process"
+            raise NonFiniteError(f"update {step + 1}: the loss is not finite; nothing was changed. Records: {shown}")
+        return reduced[1:]
+
+    def _rescale(self, weights: Tensor, total: int) -> None:
+        """Divide by the sum of weights instead of the number of records, with which it agrees for weights of 1."""
+        if bool((weights != weights[0]).any()):
+            raise ConfigError(
+                "training.accumulation: must be 1 with objective terms whose weights differ, got"
+                f" {self.recipe.training.accumulation}"
+            )
+        if bool(weights[0] != total):
+            for parameter in self.trained:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(total / weights[0])
+
+    def _step(self, step: int) -> dict[str, float]:
+        """Clip the gradient and update; return what the log says of it."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.optim.max_grad_norm).item()
+        # Under fp16 an overflow is expected now and then: the scaler leaves the update out and lowers its scale.
+        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
+            raise NonFiniteError(f"update {step + 1}: the gradient's norm is {norm}; nothing was changed")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm} if math.isfinite(norm) else {"grad_overflow": 1.0}
+
+    def _reduce(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum") if self.world.size > 1 else values
+
+    def _mean_metrics(self, seen: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+        names = list(seen[0])
+        if not names:
+            return {}
+        means = torch.stack([torch.cat([m[name].reshape(-1) for m in seen]).mean() for name in names])
+        return dict(zip(names, (self._reduce(means) / self.world.size).tolist(), strict=True))
