@@ -1,0 +1,78 @@
+"""Thirty updates of every script that made the bundled models, from renders to cards, and a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from diffpref.core.assets import resolve
+from diffpref.core.files import read_json
+from diffpref.pretraining import bundle, clip, hps, pickscore, samples, text, unet, vae
+from diffpref.pretraining.loop import Loop, one_cycle
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run every script once, in order."""
+    work = tmp_path_factory.mktemp("pretraining")
+    torch.set_num_threads(1)
+    vae.main(work / "vae", steps=STEPS, num_scenes=20)
+    text.main(work / "text", steps=STEPS)
+    unet.main(work / "vae" / "model", work / "text" / "model", work / "unet", steps=STEPS, scenes_per_caption=1)
+    # pictures of the bundled pipeline: those of a network after 30 updates have no right facts to compare
+    for name, seed in (("samples", 1), ("hps_samples", 2)):
+        samples.main(
+            Path(resolve("bundled:shapes-sdxl")), work / name, per_caption=3, num_captions=10, seed=seed,
+            num_inference_steps=6,
+        )  # fmt: skip
+    clip.main(work / "text" / "model", work / "clip", work / "samples", steps=STEPS)
+    pickscore.main(work / "clip" / "model", work / "samples", work / "pickscore", steps=STEPS)
+    hps.main(work / "text" / "model", work / "hps_samples", work / "hps", steps=STEPS)
+    return work
+
+
+@pytest.mark.slow
+def test_every_script_runs_and_the_models_are_bundled_with_cards(trained: Path, tmp_path: Path) -> None:
+    bundle.main(trained, tmp_path, num_inference_steps=2, limit=4)
+    for name in ("sdxl", "clip", "pickscore", "hps"):
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert "python -m diffpref.pretraining." in card and "sha256" in card
+        assert read_json(tmp_path / name / "measured.json")
+    assert (tmp_path / "sdxl" / "model_index.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_losses_fall(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_json(trained / "unet" / "checkpoint" / "counters.json")["step"] == STEPS
+    text.main(trained / "text", steps=STEPS)  # a finished run is not run again
+    assert "step" not in capsys.readouterr().out
+
+
+def _run(folder: Path, steps: int, stop: int | None = None) -> nn.Linear:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    loop = Loop(folder, {"model": model}, steps=steps, learning_rate=1e-2, ema_decay=0.9, checkpoint_every=5)
+    for step in loop:
+        if step == stop:
+            break
+        generator = torch.Generator().manual_seed(step)
+        loop.update(model(torch.randn(8, 3, generator=generator)).square().mean())
+    return loop.averaged["model"]
+
+
+def test_a_resumed_run_gives_the_same_bits(tmp_path: Path) -> None:
+    whole = _run(tmp_path / "a", 20)
+    _run(tmp_path / "b", 20, stop=13)  # the checkpoint is of step 10
+    resumed = _run(tmp_path / "b", 20)
+    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+
+
+def test_the_cycle_rises_and_falls() -> None:
+    factors = [one_cycle(step, 100) for step in range(100)]
+    assert max(factors) == 1.0 and factors[0] == 0.2 and factors[-1] < 0.01
+    assert factors[5:] == sorted(factors[5:], reverse=True)
