@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, mean_elbo_weight
 from diffpref.likelihood.denoising import DenoisingLikelihood
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
-__all__ = ["WEIGHTINGS", "DenoisingLikelihood", "NoiseSchedule", "Weighting", "kappa"]
+__all__ = [
+    "BETA_UNITS",
+    "WEIGHTINGS",
+    "BetaUnit",
+    "DenoisingLikelihood",
+    "NoiseSchedule",
+    "Weighting",
+    "convert_beta",
+    "kappa",
+    "mean_elbo_weight",
+]
