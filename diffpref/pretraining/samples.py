@@ -19,7 +19,7 @@ from diffpref.core.randomness import hash_key
 from diffpref.models import load_family
 from diffpref.models.roles import NetworkRole
 from diffpref.sampling import Sampler, SamplerSettings
-from diffpref.shapes.grammar import SPLITS, Caption, Thing, captions
+from diffpref.shapes.grammar import Caption, Thing, captions
 from diffpref.shapes.oracle import look, num_facts_right, relation
 
 __all__ = ["Pool", "draw_pool", "load_pool", "pair_agreement"]
@@ -109,7 +109,7 @@ def main(
     num_inference_steps: int = 12,
     guidance_scale: float = 1.5,
 ) -> None:
-    """Draw pictures of every split and write ``output/<split>/pool.safetensors``.
+    """Draw pictures of the splits ``seen`` and ``unseen`` and write ``output/<split>/pool.safetensors``.
 
     Args:
         model: the pipeline's folder.
@@ -123,7 +123,7 @@ def main(
     family = load_family("sdxl", str(model))
     settings = SamplerSettings(num_inference_steps, guidance_scale, batch_size=46)
     sampler = Sampler(family, NetworkRole(family, family.network), settings)
-    for split in SPLITS:
+    for split in ("seen", "unseen"):
         if (output / split).exists():
             continue
         pool = draw_pool(sampler, split, num_captions, per_caption, seed)
