@@ -26,7 +26,7 @@ HEADER = (
 
 def trial(output: Path, beta: float, rate: float, steps: int, seed: int) -> str:
     """Run one setting; return its row of the table."""
-    given = load_yaml(find_recipe("shapes/demo"))
+    given = load_yaml(find_recipe("rounds/shapes"))
     name = f"beta{beta:g}_lr{rate:g}_steps{steps}"
     training = {
         **given["training"],
@@ -37,15 +37,15 @@ def trial(output: Path, beta: float, rate: float, steps: int, seed: int) -> str:
     }
     evaluation = {**given["evaluation"], "prompts": CAPTIONS, "seeds": 2}
     overrides = {"output": str(output), "seed": seed, "training": training, "evaluation": evaluation}
-    comparison = align(load_alignment("shapes/demo", overrides))
+    comparison = align(load_alignment("rounds/shapes", overrides))
     last = read_metrics(output / name / "metrics.jsonl")[-20:]
     error = sum(row["errors/chosen_vs_reference"] for row in last) / len(last)
     accuracy = sum(row["rewards/accuracies"] for row in last) / len(last)
     right, facts, judge = comparison.all_facts, comparison.num_facts, comparison.judges[0]
     (output / name / "comparison.json").write_text(json.dumps(comparison.to_json()), encoding="utf-8")
     return (
-        f"| {beta:g} | {rate:g} | {steps} | {right.base_share:.1%} -> {right.aligned_share:.1%} | {facts.win.rate:.1%} |"
-        f" {judge.win.rate:.1%} | {error:+.5f} | {accuracy:.2f} |\n"
+        f"| {beta:g} | {rate:g} | {steps} | {right.base_share:.1%} -> {right.aligned_share:.1%} |"
+        f" {facts.win.rate:.1%} | {judge.win.rate:.1%} | {error:+.5f} | {accuracy:.2f} |\n"
     )
 
 

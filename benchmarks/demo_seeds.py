@@ -29,7 +29,8 @@ def row(seed: int, comparison: Comparison) -> str:
     return (
         f"| {seed} | {right.base_share:.1%} -> {right.aligned_share:.1%} |"
         f" {gain.estimate:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] |"
-        f" {facts.win.rate:.1%} [{facts.win.low:.1%}, {facts.win.high:.1%}] | {facts.win.ties} of {len(comparison.items)} |"
+        f" {facts.win.rate:.1%} [{facts.win.low:.1%}, {facts.win.high:.1%}] |"
+        f" {facts.win.ties} of {len(comparison.items)} |"
         f" {judge.win.rate:.1%} [{judge.win.low:.1%}, {judge.win.high:.1%}] |\n"
     )
 
@@ -42,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     rows, numbers = "", dict[str, Any]()
     for seed in given.seeds:
-        comparison = align(load_alignment("shapes/demo", {"output": str(given.output / str(seed)), "seed": seed}))
+        comparison = align(load_alignment("rounds/shapes", {"output": str(given.output / str(seed)), "seed": seed}))
         rows += row(seed, comparison)
         numbers[str(seed)] = {key: value for key, value in comparison.to_json().items() if key != "items"}
         print(rows.splitlines()[-1], flush=True)

@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--output", default="runs/demo", help="folder of the round (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=0, help="of every stage (default: 0)")
-    parser.add_argument("--recipe", default="shapes/demo", help="a round's recipe (default: the bundled one)")
+    parser.add_argument("--recipe", default="rounds/shapes", help="a round's recipe (default: the bundled one)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     given = parser.parse_args(list(argv))
     from diffpref.loops import load_alignment

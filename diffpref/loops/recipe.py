@@ -41,7 +41,7 @@ def load_alignment(path_or_name: str | Path, overrides: Mapping[str, Any] | None
     """Read a round's recipe; model, seed and folders are written once and handed to each stage.
 
     Args:
-        path_or_name: a YAML file or a bundled name, such as ``"shapes/demo"``.
+        path_or_name: a YAML file or a bundled name, such as ``"rounds/shapes"``.
         overrides: top-level values that replace the file's, such as ``{"output": "runs/demo", "seed": 1}``.
 
     Raises:
