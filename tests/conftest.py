@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -44,6 +47,71 @@ def _no_network() -> Any:
     patch.setattr(socket.socket, "connect", refuse)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a StableDiffusionXLPipeline with random weights at toy size."""
+    from diffpref.models import registry
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sdxl"
+    registry.get("sdxl").tiny().pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scored_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 16 captions of the shapes world with three pictures each, scored by the oracle."""
+    import numpy as np
+
+    from diffpref.core.contracts import Candidate, Record, Score
+    from diffpref.data import encode_png, write_store
+    from diffpref.rewards import load
+    from diffpref.shapes.grammar import captions
+    from diffpref.shapes.render import render
+
+    oracle, seen, records = load("oracle"), captions("seen"), []
+    for i in range(16):
+        shown = [render(seen[i + 5 * k], np.random.default_rng(3 * i + k)) for k in range(3)]
+        scores = oracle.score(shown, [str(seen[i])] * 3).tolist()
+        candidates = []
+        for k, (pixels, score) in enumerate(zip(shown, scores, strict=True)):
+            data = encode_png(pixels)
+            told = (Score("oracle", oracle.info.version, score),)
+            candidates.append(Candidate(bytes=data, sha256=hashlib.sha256(data).hexdigest(), seed=k, scores=told))
+        records.append(Record(id=f"r{i:02d}", prompt=str(seen[i]), candidates=tuple(candidates)))
+    folder = tmp_path_factory.mktemp("data") / "store"
+    write_store(folder, records)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("encoded")
+
+
+@pytest.fixture
+def recipe_keys(tiny_sdxl: Path, scored_store: Path, _encoded: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Make the keys of a small training recipe; changes are written ``training__steps=5``."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        keys: dict[str, Any] = {
+            "output": str(tmp_path / "run"),
+            "model": {"family": "sdxl", "path": str(tiny_sdxl)},
+            "data": {"source": str(scored_store), "score": "oracle", "cache": str(_encoded)},
+            "method": "diffusion_dpo",
+            "optim": {"learning_rate": 1e-4},
+            "training": {"steps": 3, "batch_size": 2},
+        }
+        for path, value in changes.items():
+            section, _, name = path.partition("__")
+            if name:
+                keys[section] = {**keys.get(section, {}), name: value}
+            else:
+                keys[section] = value
+        return keys
+
+    return make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,7 +29,7 @@ from diffpref.training.batches import PairBatches, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
 from diffpref.training.launch import autocast, launch, loss_scaler
-from diffpref.training.log import MetricsLog
+from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes
 from diffpref.training.update import Updater
@@ -88,7 +88,8 @@ class Trainer:
 
     def _check_output(self) -> None:
         saved = self.output / "config.yaml"
-        if not saved.exists():
+        began = list_checkpoints(self.output) or read_metrics(self.output / "metrics.jsonl")
+        if not (saved.exists() and began):
             return
         if not self.recipe.training.resume:
             raise ConfigError(

@@ -20,8 +20,8 @@ ROWS = (
     ("methods", "pipelines"),
     ("training", "generation", "evaluation"),
     ("arena", "loops", "pretraining"),
-    ("cli", "train"),
-    ("__init__", "__main__"),
+    ("cli",),
+    ("__init__", "__main__", "train"),  # ways in
 )
 ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 MODEL_LIBRARIES = {"accelerate", "datasets", "diffusers", "open_clip", "peft", "transformers"}

@@ -1,0 +1,126 @@
+"""Method, objective, likelihood, adapter and data fit each other, or every misfit is said before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffpref.config import build_recipe
+from diffpref.core.contracts import Terms
+from diffpref.core.errors import ConfigError, DataError
+from diffpref.objectives import objective, registry
+from diffpref.training import Trainer
+from diffpref.training.plan import Plan, make_plan
+
+Keys = Callable[..., dict[str, Any]]
+
+
+def plan(keys: dict[str, Any]) -> Plan:
+    return make_plan(build_recipe(keys))
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Objectives that are registered from here and taken out again."""
+    for table in ("_things", "_aliases", "_origins"):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+
+    def toy(name: str, function: Any, **more: Any) -> None:
+        objective(name, kind="pairwise", source="ours", evidence="ours", **more)(function)
+
+    def soft(*, chosen_log_ratio: Tensor, preference: Tensor) -> Tensor:
+        return -preference * chosen_log_ratio
+
+    def coupled(*, chosen_log_ratio: Tensor) -> Tensor:
+        return -(chosen_log_ratio - chosen_log_ratio.mean())
+
+    def remembers(*, chosen_log_ratio: Tensor, state: dict[str, Tensor]) -> Terms:
+        return Terms(-chosen_log_ratio, state=state)
+
+    def peers(*, peer_chosen_logps: Tensor) -> Tensor:
+        return -peer_chosen_logps
+
+    def tokens(*, policy_chosen_token_logps: Tensor, chosen_kl: Tensor) -> Tensor:
+        return -policy_chosen_token_logps.sum(1) + chosen_kl
+
+    toy("toy_soft", soft)
+    toy("toy_coupled", coupled, coupling="batch")
+    toy("toy_remembers", remembers, init=lambda: {"mean": torch.zeros(())})
+    toy("toy_peers", peers)
+    toy("toy_tokens", tokens)
+    yield
+
+
+def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free(recipe_keys: Keys) -> None:
+    dpo = plan(recipe_keys())
+    assert dpo.roles == {"policy", "reference"} and dpo.groups == ("chosen", "rejected") and dpo.columns == set()
+    assert set(dpo.names) == {
+        *("chosen_log_ratio", "rejected_log_ratio", "policy_chosen_logps", "policy_rejected_logps"),
+        *("policy_chosen_errors", "policy_rejected_errors", "reference_chosen_errors", "reference_rejected_errors"),
+    }
+    sft = plan(recipe_keys(method="sft"))
+    assert sft.roles == {"policy"} and set(sft.names) == {"policy_chosen_logps", "policy_chosen_errors"}
+    assert plan(recipe_keys(method="sft", objective=["nll"])).composition.terms == sft.composition.terms
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"method": "sft", "objective": "dpo"}, "objective: needs rejected samples; method 'sft' prepares chosen"),
+        ({"objective": "toy_peers"}, "objective: needs the role peer; method 'diffusion_dpo' has policy, reference"),
+        ({"objective": "toy_tokens"}, "objective: needs chosen_kl, policy_chosen_token_logps; of whole samples"),
+        ({"objective": "toy_remembers"}, "objective: keeps running statistics"),
+        (
+            {"objective": "toy_coupled", "training__accumulation": 2},
+            "training.accumulation: must be 1 with an objective",
+        ),
+        (
+            {"method": "dpo"},
+            "method: 'dpo' is an objective, not a method; put it under objective. Methods: diffusion_dpo",
+        ),
+        ({"method": "difusion_dpo"}, "method: unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'?"),
+        ({"objective": "dop"}, "objective[0]: unknown objective 'dop'; did you mean 'dpo'?"),
+        ({"objective": {"dpo": {"bta": 1}}}, "objective[0].dpo.bta: unknown option; did you mean 'beta'?"),
+        ({"model__family": "sdx"}, "model.family: unknown family 'sdx'; did you mean 'sdxl'?"),
+        ({"adapter": {"kind": "dora"}}, "adapter.kind: unknown adapter 'dora'; did you mean 'lora'?"),
+    ],
+)
+def test_a_misfit_is_one_line(recipe_keys: Keys, changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(recipe_keys(**changes))
+    assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(recipe_keys: Keys) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(
+            recipe_keys(
+                method={"diffusion_dpo": {"shre_noise": True}},
+                objective=[{"dpo": {"beta": -1}}, "nlll"],
+                adapter={"kind": "lorra"},
+                model__family="sdxxl",
+            )
+        )
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "model.family",
+        "adapter.kind",
+        "method.diffusion_dpo.shre_noise",
+        "objective[0].dpo.beta",
+        "objective[1]",
+    ]
+
+
+def test_a_column_that_the_data_lack_is_said_before_a_model_is_loaded(recipe_keys: Keys) -> None:
+    trainer = Trainer(build_recipe(recipe_keys(objective="toy_soft", model__path="/nowhere")))
+    with pytest.raises(DataError, match="need the columns preference; the data give none"):
+        trainer.setup()
+
+
+def test_fewer_pairs_than_an_update_takes_are_said_before_a_model_is_loaded(recipe_keys: Keys) -> None:
+    keys = recipe_keys(model__path="/nowhere", training={"batch_size": 5, "accumulation": 4})
+    with pytest.raises(DataError, match=r"16 pairs are fewer than the 20 of one update \(training\.batch_size x"):
+        Trainer(build_recipe(keys)).setup()
