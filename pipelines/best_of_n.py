@@ -133,7 +133,7 @@ class BestOfNPipeline(DiffusionPipeline):
             reward_path=reward_path,
             reward_options=dict(reward_options or {}),
         )
-        self._reward = None if name is not None else reward
+        self._reward: Reward | None = None if isinstance(reward, str) else reward
 
     @property
     def reward(self) -> Reward:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import diffusers
@@ -71,7 +71,7 @@ class DenoiserFamily(ABC):
         vae: always float32; SDXL's overflows in half precision.
         texts: tokenizers with their encoders, in the order in which the pipeline names them.
         sample_size: side of the latents that the denoiser was made for; known even where it is not loaded.
-        zero_unconditional: whether the checkpoint's pipeline guides away from zeros instead of the empty prompt.
+        settings: the pipeline's own, from ``model_index.json``.
     """
 
     path: str
@@ -81,7 +81,7 @@ class DenoiserFamily(ABC):
     vae: AutoencoderKL | None = None
     texts: tuple[TextEncoder, ...] = ()
     sample_size: int | None = None
-    zero_unconditional: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
     name: ClassVar[str]
@@ -120,16 +120,16 @@ class DenoiserFamily(ABC):
         """
         folder = resolve(path)
         options: dict[str, Any] = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
-        index = load_settings(folder, "", "model_index.json", revision=revision)
-        settings = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
+        settings = load_settings(folder, "", "model_index.json", revision=revision)
+        scheduler = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
         unet = load_settings(folder, "unet", "config.json", revision=revision)
         check_kind(path, unet, cls.name, cls.added_embedding)
         family = cls(
             path,
-            DiscreteSchedule.from_config(settings),
-            settings,
+            DiscreteSchedule.from_config(scheduler),
+            scheduler,
             sample_size=unet.get("sample_size"),
-            zero_unconditional=bool(index.get("force_zeros_for_empty_prompt", False)),
+            settings=settings,
             revision=revision,
         )
         dtype = DTYPES[precision]
@@ -138,7 +138,9 @@ class DenoiserFamily(ABC):
         if "vae" in parts:
             family.vae = freeze(load_component(AutoencoderKL, folder, "vae", dtype=torch.float32, **options))
         if "text" in parts:
-            family.texts = tuple(cls._load_text(folder, name, dtype=dtype, **options) for name in cls.text_parts)
+            # a part that the index names as null is one that this checkpoint does without
+            present = [name for name in cls.text_parts if settings.get(name) != [None, None]]
+            family.texts = tuple(cls._load_text(folder, name, dtype=dtype, **options) for name in present)
         return family
 
     @classmethod
@@ -177,6 +179,11 @@ class DenoiserFamily(ABC):
             prompts: N texts.
             resolution: of the images, pixels; families with micro-conditioning write it into their rows.
         """
+
+    @property
+    def zero_unconditional(self) -> bool:
+        """Whether the checkpoint's pipeline guides away from zeros instead of the empty prompt."""
+        return bool(self.settings.get("force_zeros_for_empty_prompt", False))
 
     def unconditional(self, resolution: int) -> Conditioning:
         """Return the one row that guidance steers away from where no negative prompt is given.

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    DiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -19,6 +24,8 @@ from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["StableDiffusionXL"]
 
+AESTHETIC_SCORE = 6.0
+
 
 @registry.register("sdxl")
 class StableDiffusionXL(DenoiserFamily):
@@ -26,6 +33,9 @@ class StableDiffusionXL(DenoiserFamily):
     ``pooled_prompt_embeds`` (N, P), the projection of the second; ``time_ids`` (N, 6), original height and width, crop
     top and left, target height and width. Diffusion-DPO's code always gives ``(res, res, 0, 0, res, res)``, and so does
     `encode_prompt`.
+
+    The refiner is an SDXL without the first encoder whose fifth and last number is an aesthetic score: as in that code
+    ``(res, res, 0, 0, 6)``, for winners and losers alike. It begins from a picture, so our sampler has no use for it.
     """
 
     name = "sdxl"
@@ -38,7 +48,7 @@ class StableDiffusionXL(DenoiserFamily):
     default_resolution = 1024
 
     @classmethod
-    def tiny(cls, seed: int = 0) -> StableDiffusionXL:
+    def tiny(cls, seed: int = 0, refiner: bool = False) -> StableDiffusionXL:
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
         config = CLIPTextConfig(
@@ -57,7 +67,7 @@ class StableDiffusionXL(DenoiserFamily):
             block_out_channels=(8, 16),
             layers_per_block=1,
             norm_num_groups=4,
-            cross_attention_dim=32,
+            cross_attention_dim=16 if refiner else 32,
             attention_head_dim=(2, 4),
             transformer_layers_per_block=(1, 1),
             use_linear_projection=True,
@@ -65,22 +75,34 @@ class StableDiffusionXL(DenoiserFamily):
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=8 * 6 + 16,
+            projection_class_embeddings_input_dim=8 * (5 if refiner else 6) + 16,
         )
         scheduler = tiny_scheduler()
-        texts = (
-            TextEncoder(tokenizer, freeze(CLIPTextModel(config))),
-            TextEncoder(tokenizer, freeze(CLIPTextModelWithProjection(config))),
+        texts = [TextEncoder(tokenizer, freeze(CLIPTextModelWithProjection(config)))]
+        if not refiner:
+            texts.insert(0, TextEncoder(tokenizer, freeze(CLIPTextModel(config))))
+        return cls(
+            "tiny",
+            DiscreteSchedule.from_config(scheduler.config),
+            dict(scheduler.config),
+            freeze(network),
+            freeze(tiny_vae()),
+            tuple(texts),
+            settings={"requires_aesthetics_score": refiner},
         )
-        schedule = DiscreteSchedule.from_config(scheduler.config)
-        return cls("tiny", schedule, dict(scheduler.config), freeze(network), freeze(tiny_vae()), texts)
+
+    @property
+    def is_refiner(self) -> bool:
+        """Whether the checkpoint is conditioned on an aesthetic score instead of a target size."""
+        return bool(self.settings.get("requires_aesthetics_score", False))
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:
         encoders = self._needed("text", self.texts)
         outputs = [e.model(e.tokens(prompts), output_hidden_states=True) for e in encoders]
         size = float(resolution)
-        time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=outputs[0].hidden_states[-2].device)
+        last = [AESTHETIC_SCORE] if self.is_refiner else [size, size]
+        time_ids = torch.tensor([[size, size, 0.0, 0.0, *last]], device=outputs[0].hidden_states[-2].device)
         return Conditioning(
             {
                 "prompt_embeds": torch.cat([o.hidden_states[-2] for o in outputs], dim=-1).float(),
@@ -98,16 +120,19 @@ class StableDiffusionXL(DenoiserFamily):
         added = {"text_embeds": pooled, "time_ids": told["time_ids"]}
         return network(noisy, inputs["timesteps"], embeds, added_cond_kwargs=added).sample
 
-    def pipeline(self, network: Network | None = None) -> StableDiffusionXLPipeline:
-        first, second = self._needed("text", self.texts)
-        return StableDiffusionXLPipeline(
-            vae=self._needed("vae", self.vae),
-            text_encoder=first.model,
-            text_encoder_2=second.model,
-            tokenizer=first.tokenizer,
-            tokenizer_2=second.tokenizer,
-            unet=network or self.network,
-            scheduler=self.scheduler(),
-            force_zeros_for_empty_prompt=self.zero_unconditional,
-            add_watermarker=False,
-        )
+    def pipeline(self, network: Network | None = None) -> DiffusionPipeline:
+        *first, second = self._needed("text", self.texts)
+        parts = {
+            "vae": self._needed("vae", self.vae),
+            "text_encoder": first[0].model if first else None,
+            "text_encoder_2": second.model,
+            "tokenizer": first[0].tokenizer if first else None,
+            "tokenizer_2": second.tokenizer,
+            "unet": network or self.network,
+            "scheduler": self.scheduler(),
+            "force_zeros_for_empty_prompt": self.zero_unconditional,
+            "add_watermarker": False,
+        }
+        if self.is_refiner:  # which finishes pictures that another has begun
+            return StableDiffusionXLImg2ImgPipeline(**parts, requires_aesthetics_score=True)
+        return StableDiffusionXLPipeline(**parts)
