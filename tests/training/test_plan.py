@@ -24,10 +24,8 @@ def plan(keys: dict[str, Any]) -> Plan:
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys() -> Iterator[None]:
     """Objectives that are registered from here and taken out again."""
-    for table in ("_things", "_aliases", "_origins"):
-        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
 
     def toy(name: str, function: Any, **more: Any) -> None:
         objective(name, kind="pairwise", source="ours", evidence="ours", **more)(function)
@@ -53,6 +51,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     toy("toy_peers", peers)
     toy("toy_tokens", tokens)
     yield
+    for name in [name for name in registry._things if name.startswith("toy_")]:
+        del registry._things[name], registry._origins[name]
 
 
 def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free(recipe_keys: Keys) -> None:
