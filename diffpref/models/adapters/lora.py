@@ -79,14 +79,13 @@ class Lora(Adapter):
         set_peft_model_state_dict(network, dict(state))
 
     def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
-        from diffusers.utils import convert_state_dict_to_diffusers
-
         # without the metadata diffusers takes alpha = rank, and the picture is another one
         metadata = network.peft_config["default"].to_dict()
         # PEFT keeps sets, whose order differs between processes; equal weights are to give equal files
         metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in metadata.items()}
         family.pipeline_class.save_lora_weights(
             folder,
-            unet_lora_layers=convert_state_dict_to_diffusers(self.state(network)),
+            # PEFT's own key names: of diffusers' older ones the reader drops the attention layers where others are adapted too
+            unet_lora_layers=self.state(network),
             unet_lora_adapter_metadata=metadata,
         )
