@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
-from safetensors import safe_open
-from safetensors.torch import load_file
+from diffusers import UNet2DConditionModel
 
 from diffpref.core.contracts import Conditioning, RoleSpec, Rows
 from diffpref.core.errors import CheckpointError, ConfigError
@@ -63,7 +60,7 @@ def pairs(family: DenoiserFamily, size: int = 3) -> Rows:
 
 
 def log_ratios(family: DenoiserFamily, roles: Any, rows: Rows, grad: bool = False) -> dict[str, torch.Tensor]:
-    outputs = {"reference": roles["reference"](rows), "policy": roles["policy"](rows, grad=grad)}
+    outputs = {"policy": roles["policy"](rows, grad=grad), "reference": roles["reference"](rows)}
     return DenoisingLikelihood(family.schedule)(RATIOS, outputs, rows)
 
 
@@ -238,42 +235,6 @@ def test_lora_weights_are_float32_under_a_half_precision_network(family: Denoise
     assert any(bool((p.grad != 0).any()) for p in parameters if p.grad is not None)
 
 
-@pytest.mark.parametrize("alpha", [None, 1.0, 6.5])
-def test_plain_diffusers_reproduces_a_trained_lora(family: DenoiserFamily, alpha: float | None, tmp_path: Path) -> None:
-    family.pipeline().save_pretrained(tmp_path / "base")
-    how = adapter("lora", rank=4, alpha=alpha)
-    trained(family, how)
-    how.save(family, family.network, tmp_path / "lora")
-    rows = pairs(family)
-    ours = NetworkRole(family, family.network)(rows)["prediction"]
-    base = load_family(family.name, str(tmp_path / "base"), parts=("network",))
-    assert (NetworkRole(base, base.network)(rows)["prediction"] - ours).abs().max() > 1e-3
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "base")
-    pipeline.load_lora_weights(tmp_path / "lora")
-    theirs = NetworkRole(family, pipeline.unet)(rows)["prediction"]
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
-    picture = {"prompt": "a", "height": 64, "width": 64, "num_inference_steps": 2, "output_type": "np"}
-    drawn = []
-    for pipe in (pipeline, family.pipeline()):
-        pipe.set_progress_bar_config(disable=True)
-        drawn.append(torch.from_numpy(pipe(**picture, generator=torch.Generator().manual_seed(0)).images))
-    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1e-6)
-
-
-def test_the_lora_file_is_peft_named_float32_and_says_rank_and_alpha(family: DenoiserFamily, tmp_path: Path) -> None:
-    how = adapter("lora", rank=4, alpha=6.5)
-    trained(family, how)
-    how.save(family, family.network, tmp_path)
-    (file,) = tmp_path.iterdir()
-    weights = load_file(file)
-    assert all(name.startswith("unet.") and "lora" in name for name in weights)
-    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    with safe_open(file, framework="pt") as reader:
-        metadata = json.loads(reader.metadata()["lora_adapter_metadata"])
-    assert (metadata["unet.r"], metadata["unet.lora_alpha"]) == (4, 6.5)
-    assert metadata["unet.target_modules"] == sorted(family.lora_targets)
-
-
 @pytest.mark.parametrize("kind", list(registry))
 def test_the_state_of_a_checkpoint_round_trips(family: DenoiserFamily, kind: str) -> None:
     how = adapter(kind)
@@ -296,17 +257,6 @@ def test_a_state_that_does_not_fit_is_refused(kind: str) -> None:
     state.pop(next(iter(state)))
     with pytest.raises((CheckpointError, RuntimeError), match=r"do not fit: 1 names differ|Missing key"):
         how.load_state(family.network, state)
-
-
-def test_a_fully_trained_denoiser_loads_with_from_pretrained(family: DenoiserFamily, tmp_path: Path) -> None:
-    how = adapter("full")
-    trained(family, how, 0.01)
-    how.save(family, family.network, tmp_path)
-    loaded = UNet2DConditionModel.from_pretrained(tmp_path).eval()
-    rows = pairs(family)
-    ours, theirs = (NetworkRole(family, net)(rows)["prediction"] for net in (family.network, loaded))
-    assert torch.equal(ours, theirs)
-    assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".json", ".safetensors"]
 
 
 def test_targets_that_match_nothing_are_one_clear_line() -> None:
