@@ -1,0 +1,87 @@
+"""The round: recipe, refusals, and the real command on the bundled models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffpref.cli import main
+from diffpref.config import dump_yaml, load_yaml
+from diffpref.config.recipe import find_recipe
+from diffpref.core.errors import ConfigError, DataError
+from diffpref.generation import load_prompts
+from diffpref.loops import align, load_alignment
+
+
+def _small(folder: Path, **changes: Any) -> Path:
+    """Write the demo's recipe with everything made small."""
+    recipe = load_yaml(find_recipe("rounds/shapes"))
+    recipe["generation"] |= {"prompts": "shapes:seen:6", "candidates": 2, "num_inference_steps": 2, "batch_size": 4}
+    recipe["training"]["training"] |= {"steps": 3, "batch_size": 2}
+    recipe["evaluation"] |= {"prompts": "shapes:unseen:4"}
+    path = folder / "small.yaml"
+    path.write_text(dump_yaml({**recipe, **changes}), encoding="utf-8")
+    return path
+
+
+def test_model_seed_and_folders_are_written_once() -> None:
+    recipe = load_alignment("rounds/shapes", {"output": "runs/x", "seed": 3})
+    assert recipe.generation.output == recipe.training.data.source == "runs/x/data"
+    assert recipe.training.output == "runs/x/run"
+    assert recipe.generation.model == recipe.training.model == recipe.model
+    assert recipe.generation.seed == recipe.training.seed == 3
+
+
+def test_the_demo_judges_captions_that_gave_no_pair_and_that_the_base_never_saw() -> None:
+    recipe = load_alignment("rounds/shapes", {"output": "runs/x"})
+    judged, trained = load_prompts(recipe.evaluation.prompts), load_prompts(recipe.generation.prompts)
+    assert len(judged) * recipe.evaluation.seeds >= 400
+    assert not set(judged) & set(trained)
+    labels = {named.name for named in recipe.generation.rewards}
+    assert labels == {"pickscore"} and not labels & {named.name for named in recipe.evaluation.judges}
+
+
+def test_mistakes_are_named_with_their_path(tmp_path: Path) -> None:
+    path = _small(tmp_path, evaluaton={})
+    with pytest.raises(ConfigError, match=r"evaluaton.*did you mean 'evaluation'"):
+        load_alignment(path, {"output": "runs/x"})
+    path = _small(tmp_path, training={"method": "diffusion_dpo", "optim": {"learning_rate": -1}})
+    with pytest.raises(ConfigError, match=r"training\.optim\.learning_rate: must be > 0"):
+        load_alignment(path, {"output": "runs/x"})
+
+
+def test_a_caption_that_is_trained_on_is_not_judged(tmp_path: Path) -> None:
+    recipe = load_alignment(_small(tmp_path), {"output": str(tmp_path / "x")})
+    same = recipe.evaluation.model_copy(update={"prompts": "shapes:seen:2"})
+    with pytest.raises(DataError, match="also trained on"):
+        align(recipe.model_copy(update={"evaluation": same}))
+
+
+def test_a_wrong_recipe_gives_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--recipe", "rounds/shape"]) == 2
+    assert "did you mean 'rounds/shapes'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_command_runs_resumes_and_repeats_itself(tmp_path: Path) -> None:
+    recipe = _small(tmp_path)
+
+    def run(output: Path) -> dict[str, Any]:
+        words = ["demo", "--recipe", str(recipe), "--output", str(output), "--json"]
+        done = subprocess.run([sys.executable, "-m", "diffpref", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        results: dict[str, Any] = json.loads(done.stdout)
+        return results
+
+    first = run(tmp_path / "a")
+    for name in ("report.html", "grid.png", "results.json", "run/lora/pytorch_lora_weights.safetensors"):
+        assert (tmp_path / "a" / name).is_file()
+    drawn = {part: part.stat().st_mtime_ns for part in (tmp_path / "a" / "data").glob("part-*")}
+    assert drawn and run(tmp_path / "a") == first
+    assert drawn == {part: part.stat().st_mtime_ns for part in drawn}  # nothing was drawn again
+    assert run(tmp_path / "b") == first  # the same seed gives the same numbers
