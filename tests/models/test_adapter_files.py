@@ -96,3 +96,16 @@ def test_a_fully_trained_denoiser_loads_with_from_pretrained(family: DenoiserFam
     ours, theirs = (NetworkRole(family, net)(rows)["prediction"] for net in (family.network, loaded))
     assert torch.equal(ours, theirs)
     assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".json", ".safetensors"]
+
+
+def test_equal_loras_are_equal_files(tmp_path: Path) -> None:
+    family, how = MAKERS["sd"](), adapter("lora")
+    trained(family, how)
+    files = set()
+    for i in range(8):
+        how.save(family, family.network, tmp_path / str(i))
+        (file,) = (tmp_path / str(i)).iterdir()
+        files.add(file.read_bytes())
+    assert len(files) == 1
+    (content,) = files
+    assert int.from_bytes(content[:8], "little") % 8 == 0

@@ -1,7 +1,7 @@
 """LoRA on any mixture of layers loads whole in plain diffusers.
 
-diffusers reads its older key names (``to_q.lora.down``) of attention layers only where no other layer is adapted; beside
-others it drops them without a word. So the saved keys are PEFT's own.
+diffusers reads its older key names (``to_q.lora.down``) of attention layers only where no other layer is adapted;
+beside others it drops them without a word. So the saved keys are PEFT's own.
 """
 
 from __future__ import annotations

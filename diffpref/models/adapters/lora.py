@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpref.core.errors import CheckpointError, ConfigError
+from diffpref.core.files import write_atomic
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import Adapter, registry
 from diffpref.models.family import DenoiserFamily, Network
@@ -85,7 +87,20 @@ class Lora(Adapter):
         metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in metadata.items()}
         family.pipeline_class.save_lora_weights(
             folder,
-            # PEFT's own key names: of diffusers' older ones the reader drops the attention layers where others are adapted too
+            # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too
             unet_lora_layers=self.state(network),
             unet_lora_adapter_metadata=metadata,
         )
+        for file in Path(folder).glob("*.safetensors"):
+            _sort_metadata(file)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Rewrite a safetensors file with its metadata in order; the library's differs from one call to the next."""
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # the numbers begin at a multiple of 8
+    write_atomic(file, len(encoded).to_bytes(8, "little") + encoded + content[end:])
