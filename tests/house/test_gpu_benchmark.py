@@ -103,9 +103,9 @@ def test_a_mistake_gives_one_clear_line(
 
 
 def test_the_real_size_is_that_of_sdxl(modules: SimpleNamespace) -> None:
-    step = modules.sdxl_step.Step(modules.sdxl_step.SDXL, "meta", "bf16", rank=64)
+    step = modules.sdxl_step.Step(modules.sdxl_step.SDXL, "meta", "bf16", rank=4)
     assert sum(p.numel() for p in step.network.parameters()) - step.num_trained == 2_567_463_684
-    assert step.num_trained == 92_897_280
+    assert step.num_trained == 4 * 1_451_520
     assert {p.dtype for p in step.trained} == {torch.float32}
     step.start(1, checkpointing=False)
     with FlopCounterMode(display=False) as counter:
@@ -166,3 +166,11 @@ def test_the_steps_are_compared_turn_by_turn(modules: SimpleNamespace, tmp_path:
     times = modules.step.compare(tmp_path, None, batch_size=1, repeats=2, warmup=0)
     assert {name: len(own) for name, own in times.items()} == {"example": 2, "example, cached": 2, "diffpref": 2}
     assert "| example |" in modules.step.show(times)
+
+
+@pytest.mark.gpu
+def test_an_accelerator_gives_times_and_memory(modules: SimpleNamespace) -> None:
+    step = modules.sdxl_step.Step(modules.sdxl_step.TOY, "cuda", "bf16", rank=4)
+    row = modules.gpu_sdxl.measure(step, 2, True, 1.0, warmup=2, repeats=3)
+    assert 0 < row.ms_per_pair_fastest <= row.ms_per_pair and row.peak_gib > 0
+    assert row.largest_margin_at_start == 0
