@@ -59,7 +59,7 @@ def save(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(folder)
 
 
-def main(text: Path, output: Path, samples: Path | None = None, steps: int = 2000, seed: int = 0) -> None:
+def main(text: Path, output: Path, samples: Path | None = None, steps: int = 900, seed: int = 0) -> None:
     """Train and write the model folder to ``output/model``.
 
     Args:

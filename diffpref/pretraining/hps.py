@@ -63,7 +63,7 @@ def _embed(model: CLIP, tokenizer: CLIPTokenizer, pictures: np.ndarray, sentence
     return model.encode_image(normalise(pictures)), model.encode_text(tokens.input_ids)
 
 
-def main(text: Path, samples: Path, output: Path, steps: int = 2500, seed: int = 7, pairs_from: float = 0.7) -> None:
+def main(text: Path, samples: Path, output: Path, steps: int = 1300, seed: int = 7, pairs_from: float = 0.7) -> None:
     """Train and write the model folder to ``output/model``.
 
     Args:
