@@ -41,21 +41,12 @@ def main(argv: Sequence[str]) -> int:
 
     from diffpref.cache import EncodedCache
     from diffpref.data import open_records
-    from diffpref.models import load_family
+    from diffpref.models import open_family
 
     quiet_libraries()
     start = time.perf_counter()
     records = open_records(arguments.store)
-    model = recipe.model
-    encoders = load_family(
-        model.family,
-        model.path,
-        parts=("vae", "text"),
-        precision=model.precision,
-        revision=model.revision,
-        variant=model.variant,
-        allow_pickle=model.allow_pickle,
-    ).to(pick_device(arguments.device))
+    encoders = open_family(recipe.model, "vae", "text").to(pick_device(arguments.device))
     folder = Path(recipe.data.cache or Path(recipe.output) / "cache")
     resolution = recipe.data.resolution or encoders.native_resolution()
     cache = EncodedCache(folder, encoders, resolution)

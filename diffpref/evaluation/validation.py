@@ -8,7 +8,7 @@ from typing import Any
 
 from diffpref.config import Validation
 from diffpref.core.files import write_atomic
-from diffpref.models import load_family
+from diffpref.models import open_family
 from diffpref.models.roles import NetworkRole
 from diffpref.plotting import labelled_grid
 from diffpref.sampling import Sampler, SamplerSettings
@@ -53,16 +53,8 @@ class ValidationPictures:
         write_atomic(trainer.output / "samples" / f"step-{step:06d}.png", buffer.getvalue())
 
     def _make_sampler(self, trainer: Any) -> Sampler:
-        model, settings = trainer.recipe.model, self.settings
-        family = load_family(
-            model.family,
-            model.path,
-            parts=("vae", "text"),
-            precision=model.precision,
-            revision=model.revision,
-            variant=model.variant,
-            allow_pickle=model.allow_pickle,
-        ).to(trainer.device)
+        settings = self.settings
+        family = open_family(trainer.recipe.model, "vae", "text").to(trainer.device)
         family.network = trainer.family.network
         # Not the trainer's own role: its network may be wrapped, and only one process draws.
         role = NetworkRole(family, trainer.family.network, trainer.autocast)

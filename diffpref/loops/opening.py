@@ -47,18 +47,11 @@ def quiet_libraries() -> None:
 
 def load_model(model: Model, device: str) -> DenoiserFamily:
     """Load all parts of the model that a config names."""
-    from diffpref.models import load_family
+    from diffpref.models import open_family
     from diffpref.models.attention import set_attention
 
     quiet_libraries()
-    family = load_family(
-        model.family,
-        model.path,
-        precision=model.precision,
-        revision=model.revision,
-        variant=model.variant,
-        allow_pickle=model.allow_pickle,
-    )
+    family = open_family(model)
     assert family.network is not None
     set_attention(family.network, model.attention)
     return family.to(device)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from diffpref.core.registry import Registry
 
 if TYPE_CHECKING:
+    from diffpref.config import Model
     from diffpref.models.family import DenoiserFamily
 
-__all__ = ["DenoiserFamily", "load_family", "registry"]
+__all__ = ["DenoiserFamily", "load_family", "open_family", "registry"]
 
 registry: Registry[type[DenoiserFamily]] = Registry("family", "diffpref.models.families", lazy=True)
 
@@ -26,6 +27,28 @@ def load_family(name: str, path: str, **options: Any) -> DenoiserFamily:
         ModelError: nothing that can be loaded safely lies there.
     """
     return registry.get(name).load(path, **options)
+
+
+def open_family(model: Model, *parts: str) -> DenoiserFamily:
+    """Load the model that a config names.
+
+    Args:
+        model: the config's section.
+        parts: of ``"network" "vae" "text"``; none named: all.
+
+    Raises:
+        ConfigError: unknown family.
+        ModelError: nothing that can be loaded safely lies there.
+    """
+    return load_family(
+        model.family,
+        model.path,
+        **({"parts": parts} if parts else {}),
+        precision=model.precision,
+        revision=model.revision,
+        variant=model.variant,
+        allow_pickle=model.allow_pickle,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.files import publish_folder
 from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
-from diffpref.models import DenoiserFamily, load_family
+from diffpref.models import open_family
 from diffpref.models.attention import set_attention
 from diffpref.models.roles import build_roles
 from diffpref.training.batches import PairBatches, load_pairs, pair_columns
@@ -113,7 +113,7 @@ class Trainer:
                 f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
                 f" {', '.join(sorted(given)) or 'none'}"
             )
-        encoders = self._load("vae", "text").to(self.device)
+        encoders = open_family(recipe.model, "vae", "text").to(self.device)
         resolution = recipe.data.resolution or encoders.native_resolution()
         with self.accelerator.main_process_first():  # the others find what the first has encoded
             cache = EncodedCache(Path(recipe.data.cache or self.output / "cache"), encoders, resolution)
@@ -121,21 +121,9 @@ class Trainer:
             self.batches.encode()
         cache.release()
 
-    def _load(self, *parts: str) -> DenoiserFamily:
-        model = self.recipe.model
-        return load_family(
-            model.family,
-            model.path,
-            parts=parts,
-            precision=model.precision,
-            revision=model.revision,
-            variant=model.variant,
-            allow_pickle=model.allow_pickle,
-        )
-
     def _build(self) -> None:
         recipe, adapter = self.recipe, self.plan.adapter
-        self.family = self._load("network").to(self.device)
+        self.family = open_family(recipe.model, "network").to(self.device)
         self.bare: Any = self.family.network
         set_attention(self.bare, recipe.model.attention)
         groups = adapter.install(self.family, self.random)
