@@ -1,4 +1,4 @@
-"""``accelerate launch -m diffpref.train recipe.yaml [--section.field value]``: the same function as ``diffpref train``."""
+"""``accelerate launch -m diffpref.train recipe.yaml [--section.field value]``: the same as ``diffpref train``."""
 
 from __future__ import annotations
 

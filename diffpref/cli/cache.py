@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from diffpref.cli._arguments import Parser
-from diffpref.loops.opening import pick_device, quiet_libraries
 from diffpref.config import build_recipe, load_yaml
 from diffpref.config.recipe import find_recipe
 from diffpref.core.errors import ConfigError
+from diffpref.loops.opening import pick_device, quiet_libraries
 
 __all__ = ["main"]
 

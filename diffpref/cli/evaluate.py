@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffpref.cli._arguments import Parser
-from diffpref.loops.opening import load_model, make_sampler, pick_device
 from diffpref.loops.judging import judges_and_facts, parse_reward
+from diffpref.loops.opening import load_model, make_sampler, pick_device
 
 __all__ = ["main"]
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from diffpref.cli._arguments import Parser
-from diffpref.loops.opening import pick_device
 from diffpref.cli._reporting import progress_bar, score_lines, scores_json
 from diffpref.loops.judging import load_rewards, parse_reward
+from diffpref.loops.opening import pick_device
 
 __all__ = ["main"]
 

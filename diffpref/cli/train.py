@@ -14,9 +14,12 @@ def main(argv: Sequence[str]) -> int:
     """Read the recipe and its overrides, train, and say where the result lies."""
     recipe = parse_recipe_cli(argv, prog="diffpref train")
     from diffpref.evaluation.validation import ValidationPictures
+    from diffpref.loops.opening import quiet_libraries
     from diffpref.training import Trainer
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("diffpref").setLevel(logging.INFO)
+    quiet_libraries()
     trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation)])
     output = trainer.fit()
     if trainer.world.is_main:

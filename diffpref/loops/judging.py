@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diffpref.loops.opening import quiet_libraries
 from diffpref.config import Named, config_error, parse_yaml
 from diffpref.core.contracts import Media, Reward
 from diffpref.core.errors import ConfigError
+from diffpref.loops.opening import quiet_libraries
 
 __all__ = ["judges_and_facts", "load_rewards", "parse_reward"]
 

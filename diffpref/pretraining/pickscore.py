@@ -1,8 +1,8 @@
 """Train the bundled PickScore: the CLIP scorer, fine-tuned on preference pairs with PickScore's own loss.
 
 Run ``python -m diffpref.pretraining.pickscore --clip runs/pretraining/clip/model --samples runs/pretraining/samples
---output runs/pretraining/pickscore``. The pairs are pictures that the pipeline drew for one caption; the label says which
-has more right facts (equal numbers: a tie), and one label in ten is turned round, as people's are.
+--output runs/pretraining/pickscore``. The pairs are pictures that the pipeline drew for one caption; the label says
+which has more right facts (equal numbers: a tie), and one label in ten is turned round, as people's are.
 """
 
 from __future__ import annotations

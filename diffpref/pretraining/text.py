@@ -1,8 +1,8 @@
 """Train the two CLIP text encoders of the bundled SDXL pipeline, each with a small tokenizer of its own.
 
 Run ``python -m diffpref.pretraining.text --output runs/pretraining/text``. An untrained encoder tells a denoiser little
-about word order. So each is warmed up until five linear heads (both colours, both shapes, the relation) read the caption
-from the two things that SDXL uses: the last token of the last-but-one layer, and the projected pooled embedding.
+about word order. So each is warmed up until five linear heads (both colours, both shapes, the relation) read the
+caption from the two things that SDXL uses: the last token of the last-but-one layer, and the projected pooled embedding.
 """
 
 from __future__ import annotations

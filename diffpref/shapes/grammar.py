@@ -75,7 +75,7 @@ class Caption:
         match = re.fullmatch(rf"{thing} ({'|'.join(RELATIONS)}) {thing}", text.strip())
         if not match:
             raise DataError(
-                f"not a caption of the shapes world: {text!r}; expected for example 'a red circle left of a blue square'"
+                f"not a caption of the shapes world: {text!r}; expected one like 'a red circle left of a blue square'"
             )
         return cls(Thing(match[1], match[2]), match[3], Thing(match[4], match[5]))
 

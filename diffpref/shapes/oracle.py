@@ -1,8 +1,8 @@
 """The oracle: reads a picture of the shapes world and tells which facts of a caption hold.
 
 It finds the connected foreground regions, names each one's colour (nearest palette colour to its median) and shape (the
-best overlap with a circle, square or triangle of the same area and centroid), and compares with the caption. It is plain
-geometry: no method is ever trained on it.
+best overlap with a circle, square or triangle of the same area and centroid), and compares with the caption. It is
+plain geometry: no method is ever trained on it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def facts(image: np.ndarray, caption: Caption) -> dict[str, bool]:
     """
     objects = look(image)
     nobody = Seen(None, None, 0.0, 0.0, 0)
-    candidates = (objects + [nobody, nobody])[:2]
+    candidates = [*objects, nobody, nobody][:2]
 
     def match(first: Seen, second: Seen) -> dict[str, bool]:
         both = first is not nobody and second is not nobody

@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from diffpref.cli import main
-from diffpref.loops.judging import parse_reward
 from diffpref.config import build_recipe, save_recipe
 from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.randomness import Random
@@ -21,6 +20,7 @@ from diffpref.data import decode_image, read_store
 from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.run import apply_result, evaluation_pairs, open_run
 from diffpref.generation import GenerationPlan, GenerationRecipe, load_prompts
+from diffpref.loops.judging import parse_reward
 from diffpref.models import load_family, registry
 from diffpref.models.adapters import registry as adapters
 from diffpref.models.roles import NetworkRole
