@@ -1,0 +1,81 @@
+"""Two processes are one with twice the batch; when one of them meets a loss that is not finite, both stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from diffpref.config import build_recipe
+from diffpref.training import Trainer
+from diffpref.training.log import read_metrics
+
+Keys = Callable[..., dict[str, Any]]
+pytestmark = pytest.mark.slow
+
+
+def run_two(keys: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    command += ["-m", "diffpref.train", str(path)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("adapter", [{"kind": "lora", "rank": 4}, {"kind": "full"}], ids=["lora", "full"])
+def test_two_processes_are_one_with_twice_the_batch(recipe_keys: Keys, tmp_path: Path, adapter: dict[str, Any]) -> None:
+    common = {"adapter": adapter, "objective": {"dpo": {"beta": 20}}, "data__cache": None}
+    shape = {"steps": 3, "batch_size": 2, "accumulation": 2}
+    two = recipe_keys(output=str(tmp_path / "two"), training=shape, **common)
+    done = run_two(two, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained 3 updates") == 1
+    one = Trainer(
+        build_recipe(recipe_keys(output=str(tmp_path / "one"), training={**shape, "batch_size": 4}, **common))
+    )
+    one.fit()
+    rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    for expected, row in zip(*rows, strict=True):
+        assert expected.keys() == row.keys()
+        for name in set(expected) - {"perf/images_per_second"}:
+            assert row[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
+    first, second = (
+        torch.cat([t.reshape(-1) for _, t in sorted(load_file(tmp_path / name / "checkpoints/step-000003/policy.safetensors").items())])
+        for name in ("one", "two")
+    )  # fmt: skip
+    assert (first - second).norm() <= 1e-5 * first.norm()
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_both(recipe_keys: Keys, tmp_path: Path) -> None:
+    keys = recipe_keys(data__cache=str(tmp_path / "cache"), training={"steps": 2, "batch_size": 2})
+    trainer = Trainer(build_recipe(keys))
+    trainer.setup()
+    index, _ = trainer.batches.sampler.batch(0, 4)[3]  # the second process has the last two
+    pair = trainer.batches.pairs[index]
+    candidate = trainer.batches.records[pair.record_index].candidates[pair.chosen]
+    mean = trainer.batches.cache.latents([candidate]).mean[0]
+    for shard in (tmp_path / "cache").rglob("tensors.safetensors"):
+        tensors = load_file(shard)
+        save_file({k: t * math.nan if torch.equal(t, mean) else t for k, t in tensors.items()}, shard)
+    keys["output"] = str(tmp_path / "two")
+    started = time.monotonic()
+    done = run_two(keys, tmp_path)
+    assert done.returncode != 0 and time.monotonic() - started < 200
+    told = [line for line in done.stderr.splitlines() if "update 1: the loss is not finite" in line]
+    assert (
+        sorted(line.rsplit("Records: ")[1] for line in told)
+        == ["on another process", f"{pair.record_id}/0-1 (visit 0)"]
+        or len(told) == 2
+    )
+    assert not (tmp_path / "two" / "checkpoints").exists() and not read_metrics(tmp_path / "two" / "metrics.jsonl")
