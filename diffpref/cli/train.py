@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("diffpref").setLevel(logging.INFO)
+    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.CRITICAL)  # it says what our errors say
     quiet_libraries()
     trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation)])
     output = trainer.fit()

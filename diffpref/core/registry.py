@@ -95,7 +95,7 @@ class Registry(Generic[T]):
             return name
         if name in self._aliases:
             return self._aliases[name]
-        hint = suggest(name, [*known, *self._aliases]) or ';'
+        hint = suggest(name, [*known, *self._aliases]) or ";"
         raise ConfigError(f"unknown {self.kind} '{name}'{hint} known: {', '.join(known)}")
 
     def get(self, name: str) -> T:

@@ -82,8 +82,8 @@ def apply_result(family: DenoiserFamily, folder: Path | str) -> None:
         if kind == "lora":
             family.pipeline().load_lora_weights(folder / "lora")
         else:
-            network = load_component(type(family.network), str(folder), "model")
-            family.network = freeze(network, before.dtype).to(before.device)
+            network = load_component(type(family.network), str(folder), "model", dtype=before.dtype)
+            family.network = freeze(network).to(before.device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ModelError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{folder / kind}: cannot be loaded into {family.path} ({reason})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Pools:
     """Captions to render, and pictures that a pipeline drew with what the oracle reads in them."""
 
     captions: Sequence[Caption]
-    pictures: np.ndarray | None = None  # (N, 64, 64, 3) uint8
+    pictures: np.ndarray = field(default_factory=lambda: np.empty((0, 64, 64, 3), np.uint8))  # (N, 64, 64, 3)
     readings: Sequence[Caption] = ()
 
 
@@ -65,7 +65,7 @@ def hard_negatives(caption: Caption, random: np.random.Generator) -> list[Captio
 def contrast_batch(pools: Pools, size: int, random: Random, *key: int) -> Contrast:
     """Draw pictures, a third of them from a pipeline where there are any, with true captions and hard negatives."""
     generator = random.numpy("contrast", *key)
-    num_drawn = size // 3 if pools.pictures is not None and len(pools.readings) else 0
+    num_drawn = size // 3 if len(pools.readings) else 0
     shown, pictures = scene_batch(pools.captions, size - num_drawn, random, "contrast scenes", *key)
     if num_drawn:
         rows = generator.integers(len(pools.readings), size=num_drawn)

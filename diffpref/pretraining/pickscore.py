@@ -15,6 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
+from diffpref.objectives.compose import reduce_sums
 from diffpref.pretraining.clip import normalise, save
 from diffpref.pretraining.contrast import clamp_scale
 from diffpref.pretraining.loop import Loop
@@ -67,7 +68,8 @@ def main(clip: Path, samples: Path, output: Path, steps: int = 600, seed: int = 
             num_examples_per_prompt=num_examples,
             logit_scale=model.logit_scale,
         )
-        loop.update((terms.losses * terms.weights).sum() / terms.weights.sum())
+        (total, weight) = reduce_sums([(1.0, "pickscore", terms)])[0]
+        loop.update(total / weight)
         clamp_scale(model.logit_scale)
     save(loop.averaged["model"].eval(), tokenizer, output / "model")
     measured = pair_agreement(load("pickscore", str(output / "model")), load_pool(samples / "unseen"))

@@ -2,13 +2,14 @@
 
 Run ``python -m diffpref.pretraining.text --output runs/pretraining/text``. An untrained encoder tells a denoiser little
 about word order. So each is warmed up until five linear heads (both colours, both shapes, the relation) read the
-caption from the two things that SDXL uses: the last token of the last-but-one layer, and the projected pooled embedding.
+caption from the two things that SDXL uses: the last token of the last-but-one layer, and the pooled projection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -89,8 +90,9 @@ class Readers(nn.Module):
         )
 
     def forward(self, embeddings: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Return for each embedding (N, D) the logits of each fact, (N, classes)."""
         return [
-            {name: head(embedding) for name, head in heads.items()}
+            {name: head(embedding) for name, head in cast(nn.ModuleDict, heads).items()}
             for heads, embedding in zip(self.heads, embeddings, strict=True)
         ]
 

@@ -109,16 +109,17 @@ class Scenes:
     def __init__(self, pipeline: StableDiffusionXLPipeline, random: Random, per_caption: int, device: str) -> None:
         self.random, self.captions, self.device = random, captions("seen"), device
         vae = pipeline.vae.to(device)
-        self.latents, self.shown = [], []
+        self.shown: list[Caption] = []
+        encoded: list[Tensor] = []
         for visit in range(per_caption):
             for start in range(0, len(self.captions), 115):
                 part = self.captions[start : start + 115]
                 pictures = [scene_batch([c], 1, random, "pool", visit, start + i)[1] for i, c in enumerate(part)]
                 with torch.no_grad():
                     latents = vae.encode(to_tensor(np.concatenate(pictures)).to(device)).latent_dist.mode()
-                self.latents.append(latents * vae.config.scaling_factor)
+                encoded.append(latents * vae.config.scaling_factor)
                 self.shown.extend(part)
-        self.latents = torch.cat(self.latents)
+        self.latents = torch.cat(encoded)
         generator = random.numpy("mistakes")
         self.wrong = [mistake(caption, generator) for caption in self.shown]
         sentences = sorted({str(c) for c in [*self.shown, *self.wrong]})

@@ -7,6 +7,7 @@ the reconstructions of true scenes it must find every fact right in at least 97 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -60,7 +61,7 @@ def main(output: Path, steps: int = 2500, seed: int = 0, num_scenes: int = 1000,
     """
     random = Random(seed)
     torch.manual_seed(seed)
-    vae = build().to(device)
+    vae: Any = build().to(device)
     loop = Loop(output, {"vae": vae}, steps=steps, learning_rate=2e-3, ema_decay=0.995)
     for step in loop:
         _, pictures = scene_batch(captions("seen"), BATCH, random, "scenes", step)
@@ -71,7 +72,7 @@ def main(output: Path, steps: int = 2500, seed: int = 0, num_scenes: int = 1000,
         error = (restored - images).square().mean() + 0.1 * (restored - images).abs().mean()
         divergence = latents.kl().mean() / latents.mean[0].numel()
         loop.update(error + KL_WEIGHT * divergence, error=error, kl=divergence)
-    trained = loop.averaged["vae"].eval()
+    trained: Any = loop.averaged["vae"].eval()
     with torch.no_grad():
         _, pictures = scene_batch(captions("seen"), 500, random, "scale")
         spread = trained.encode(to_tensor(pictures).to(device)).latent_dist.mode().std().item()

@@ -115,7 +115,7 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterat
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
     if absent := composition.groups - method.needs:
         yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(method.needs)}"
-    if absent := {need for need in method.needs if need in GROUPS} - set(PairBatches.groups):
+    if absent := (method.needs & frozenset(GROUPS)) - frozenset(PairBatches.groups):
         yield f"method: '{name}' needs {_list(absent)} samples; preference pairs hold {_list(PairBatches.groups)}"
     provided = DenoisingLikelihood.provides
     model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
