@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,9 @@ def test_pickled_weights_alone_are_refused_with_the_key_that_allows_them(
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     (told,) = complaint(capsys, recipe_file(model__path=str(model)))
+    alone = [sys.executable, "-m", "diffpref.train", recipe_file(model__path=str(model))]
+    done = subprocess.run(alone, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[1:] == [f"diffpref: {told}"]  # after "data: ..."
     assert "holds only pickled weights in 'unet'; set model.allow_pickle to load them" in told
     assert main(["train", recipe_file(model__path=str(model), model__allow_pickle=True)]) == 0
 

@@ -41,19 +41,15 @@ def test_two_processes_are_one_with_twice_the_batch(recipe_keys: Keys, tmp_path:
     done = run_two(two, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 3 updates") == 1
-    one = Trainer(
-        build_recipe(recipe_keys(output=str(tmp_path / "one"), training={**shape, "batch_size": 4}, **common))
-    )
-    one.fit()
+    one = recipe_keys(output=str(tmp_path / "one"), training={**shape, "batch_size": 4}, **common)
+    Trainer(build_recipe(one)).fit()
     rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     for expected, row in zip(*rows, strict=True):
         assert expected.keys() == row.keys()
         for name in set(expected) - {"perf/images_per_second"}:
             assert row[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
-    first, second = (
-        torch.cat([t.reshape(-1) for _, t in sorted(load_file(tmp_path / name / "checkpoints/step-000003/policy.safetensors").items())])
-        for name in ("one", "two")
-    )  # fmt: skip
+    states = [load_file(tmp_path / name / "checkpoints/step-000003/policy.safetensors") for name in ("one", "two")]
+    first, second = (torch.cat([state[name].reshape(-1) for name in sorted(state)]) for state in states)
     assert (first - second).norm() <= 1e-5 * first.norm()
 
 
@@ -73,9 +69,6 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_both(recipe_keys: Keys, 
     done = run_two(keys, tmp_path)
     assert done.returncode != 0 and time.monotonic() - started < 200
     told = [line for line in done.stderr.splitlines() if "update 1: the loss is not finite" in line]
-    assert (
-        sorted(line.rsplit("Records: ")[1] for line in told)
-        == ["on another process", f"{pair.record_id}/0-1 (visit 0)"]
-        or len(told) == 2
-    )
+    shown = sorted(line.rsplit("Records: ")[1] for line in told)
+    assert len(shown) == 2 and shown[0] == "on another process" and shown[1].startswith(f"{pair.record_id}/")
     assert not (tmp_path / "two" / "checkpoints").exists() and not read_metrics(tmp_path / "two" / "metrics.jsonl")
