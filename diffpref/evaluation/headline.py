@@ -79,7 +79,8 @@ def _score(result: ScoreResult) -> Row:
     largest = max(abs(d.low), abs(d.high))
     estimate, low, high = (number(v, significant=3, like=largest, sign=True) for v in (d.estimate, d.low, d.high))
     means = number(result.base_mean), number(result.aligned_mean)
-    name = f"{words(result.name)} {result.version}".strip()
+    version = result.version.removeprefix("sha256-")[:7]  # whole in results.json
+    name = f"{words(result.name)} {version}".strip()
     return Row(name, *means, f"{estimate} [{low}, {high}]", reading(win.low, win.high, 0.5), win)
 
 
