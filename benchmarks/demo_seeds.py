@@ -43,7 +43,9 @@ def main() -> None:
     given = parser.parse_args()
     rows, numbers = "", dict[str, Any]()
     for seed in given.seeds:
-        comparison = align(load_alignment("rounds/shapes", {"output": str(given.output / str(seed)), "seed": seed}))
+        output = str(given.output / str(seed))
+        recipe = load_alignment("rounds/shapes", {"output": output, "seed": seed})
+        comparison = align(recipe, command=f"diffpref demo --seed {seed} --output {output}")
         rows += row(seed, comparison)
         numbers[str(seed)] = {key: value for key, value in comparison.to_json().items() if key != "items"}
         print(rows.splitlines()[-1], flush=True)

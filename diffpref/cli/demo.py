@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.evaluation.summary import print_summary
     from diffpref.loops import align
 
-    comparison = align(recipe)
+    comparison = align(recipe, command=shlex.join(["diffpref", "demo", *argv]))
     if given.json:
         print((Path(recipe.output) / "results.json").read_text(encoding="utf-8"))
         return 0

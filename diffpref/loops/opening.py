@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from diffpref.core.errors import ConfigError
@@ -59,16 +59,14 @@ def load_model(model: Model, device: str) -> DenoiserFamily:
 
 def make_sampler(family: DenoiserFamily, settings: SamplerSettings, precision: str) -> Sampler:
     """Return a sampler over a family's denoiser, in mixed precision where the config asks for it."""
-    import torch
-
+    from diffpref.models.precision import autocast
     from diffpref.models.roles import NetworkRole
     from diffpref.sampling import Sampler
 
     assert family.network is not None
-    device = next(family.network.parameters()).device.type
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    autocast = nullcontext if dtype is None else (lambda: torch.autocast(device, dtype))
-    return Sampler(family, NetworkRole(family, family.network, autocast), settings)
+    device = next(family.network.parameters()).device
+    role = NetworkRole(family, family.network, partial(autocast, precision, device))
+    return Sampler(family, role, settings)
 
 
 def fingerprint(family: DenoiserFamily, model: Model) -> str:

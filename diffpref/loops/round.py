@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,11 +41,15 @@ class _Clock:
         logger.info("%s: %.0f s", name, self.seconds[name])
 
 
-def align(recipe: AlignmentRecipe) -> Comparison:
+def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
     """Run a round and return the comparison of base and aligned model.
 
     Written into ``recipe.output``: ``data/`` (the scored store), ``run/`` (the training run with its LoRA or model),
     ``report.html``, ``grid.png`` and ``results.json``. What an interrupted round has done is not done again.
+
+    Args:
+        recipe: what to do.
+        command: what was typed, for the report.
 
     Raises:
         DataError: a caption of the evaluation is also trained on.
@@ -87,13 +89,15 @@ def align(recipe: AlignmentRecipe) -> Comparison:
             num_seeds=recipe.evaluation.seeds,
             seed=recipe.seed,
         )
-    _report(recipe, found, clock, trainer, len(prompts))
+    _report(recipe, command, found, clock, trainer, len(prompts))
     return found.comparison
 
 
-def _report(recipe: AlignmentRecipe, found: Evaluation, clock: _Clock, trainer: Trainer, num_prompts: int) -> None:
+def _report(
+    recipe: AlignmentRecipe, command: str, found: Evaluation, clock: _Clock, trainer: Trainer, num_prompts: int
+) -> None:
     provenance = Provenance(
-        command=shlex.join(["diffpref", *sys.argv[1:]]),
+        command=command,
         config=dump_yaml(recipe.model_dump(mode="json")),
         seeds={"all stages": recipe.seed},
         counts={

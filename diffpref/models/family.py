@@ -20,6 +20,7 @@ from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
+from diffpref.models.precision import DTYPES
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
@@ -29,7 +30,6 @@ Network: TypeAlias = Any
 
 ALL_PARTS = ("network", "vae", "text")
 PIXELS_AT_ONCE = 1024 * 1024  # through the VAE, whose activations at 1024 x 1024 already fill gigabytes
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

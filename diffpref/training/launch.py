@@ -1,8 +1,6 @@
-"""Joining the processes that train together, and the number format of the network's arithmetic."""
+"""Joining the processes that train together, and scaling the loss where numbers are short."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -10,9 +8,8 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
 from diffpref.core.errors import ConfigError
 
-__all__ = ["autocast", "launch", "loss_scaler"]
+__all__ = ["launch", "loss_scaler"]
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -35,11 +32,6 @@ def launch() -> Accelerator:
         kind = accelerator.distributed_type.value
         raise ConfigError(f"training under accelerate's {kind} is not supported yet; use DDP (--multi_gpu)")
     return accelerator
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which networks run: ``bf16`` and ``fp16`` in half precision, ``fp32`` as they are."""
-    return torch.autocast(device.type, dtype=HALF[precision]) if precision in HALF else nullcontext()
 
 
 def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

@@ -24,11 +24,12 @@ from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
 from diffpref.models.attention import set_attention
+from diffpref.models.precision import autocast
 from diffpref.models.roles import build_roles
 from diffpref.training.batches import PairBatches, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
-from diffpref.training.launch import autocast, launch, loss_scaler
+from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes
