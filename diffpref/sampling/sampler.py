@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 from diffpref.core.contracts import Conditioning, Role, Rows
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.models.family import DenoiserFamily
-from diffpref.schedules import ddim_step, ddim_timesteps, dpmpp_2m_step, dpmpp_2m_timesteps
+from diffpref.schedules import ddim_landings, ddim_step, ddim_timesteps, dpmpp_2m_step, dpmpp_2m_timesteps
 
 __all__ = ["Sampler", "SamplerSettings", "sample_latents"]
 
@@ -63,14 +62,18 @@ def sample_latents(
 ) -> Tensor:
     """Denoise (N, C, H, W) standard normal latents under N rows of conditioning; ``negative`` may have one row."""
     schedule, guided = family.schedule, settings.guidance_scale > 1
-    grid = ddim_timesteps if settings.solver == "ddim" else dpmpp_2m_timesteps
-    timesteps = [*grid(schedule, settings.num_inference_steps).tolist(), -1]
+    if settings.solver == "ddim":
+        timesteps = ddim_timesteps(schedule, settings.num_inference_steps)
+        landings = ddim_landings(schedule, timesteps)
+    else:
+        timesteps = dpmpp_2m_timesteps(schedule, settings.num_inference_steps)
+        landings = torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
     rows_conditioning = conditioning
     if guided:
         negatives = negative.take([0] * len(latents)) if len(negative) == 1 else negative
         rows_conditioning = Conditioning.concatenate([negatives, conditioning])
     earlier: tuple[Tensor, Tensor] | None = None
-    for here, landing in pairwise(timesteps):
+    for here, landing in zip(timesteps.tolist(), landings.tolist(), strict=True):
         now = torch.full((len(latents),), here, device=latents.device)
         after = torch.full((len(latents),), landing, device=latents.device)
         copies = 2 if guided else 1

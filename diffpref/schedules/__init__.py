@@ -5,7 +5,14 @@ from __future__ import annotations
 from diffpref.schedules.base import PREDICTION_TYPES, PredictionType, Schedule
 from diffpref.schedules.discrete import DiscreteSchedule
 from diffpref.schedules.flow import FlowSchedule
-from diffpref.schedules.steps import SPACINGS, ddim_step, ddim_timesteps, dpmpp_2m_step, dpmpp_2m_timesteps
+from diffpref.schedules.steps import (
+    SPACINGS,
+    ddim_landings,
+    ddim_step,
+    ddim_timesteps,
+    dpmpp_2m_step,
+    dpmpp_2m_timesteps,
+)
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -14,6 +21,7 @@ __all__ = [
     "FlowSchedule",
     "PredictionType",
     "Schedule",
+    "ddim_landings",
     "ddim_step",
     "ddim_timesteps",
     "dpmpp_2m_step",

@@ -8,13 +8,13 @@ from torch import Tensor
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.schedules.discrete import DiscreteSchedule
 
-__all__ = ["SPACINGS", "ddim_step", "ddim_timesteps", "dpmpp_2m_step", "dpmpp_2m_timesteps"]
+__all__ = ["SPACINGS", "ddim_landings", "ddim_step", "ddim_timesteps", "dpmpp_2m_step", "dpmpp_2m_timesteps"]
 
 SPACINGS = ("leading", "trailing", "linspace")
 
 
 def ddim_timesteps(schedule: DiscreteSchedule, num_steps: int, spacing: str | None = None) -> Tensor:
-    """Return DDIM's timesteps, falling, int64 on the CPU; the trajectory ends at timestep -1, the clean data.
+    """Return DDIM's timesteps, falling, int64 on the CPU; `ddim_landings` says where each step goes.
 
     Args:
         schedule: its ``timestep_spacing`` and ``steps_offset`` are the checkpoint's.
@@ -23,10 +23,6 @@ def ddim_timesteps(schedule: DiscreteSchedule, num_steps: int, spacing: str | No
 
     Raises:
         ConfigError: an unknown spacing, or more steps than the chain has.
-
-    diffusers' ``DDIMScheduler`` steps by ``num_train_timesteps // num_steps`` whatever the grid. With ``"leading"``,
-    and with ``"trailing"`` where num_steps divides the chain, that is the next grid point; with ``"linspace"`` it is
-    not, and a trajectory along this grid differs from diffusers' by that much.
     """
     spacing, total = _check(schedule, num_steps, spacing)
     if spacing == "linspace":
@@ -35,6 +31,20 @@ def ddim_timesteps(schedule: DiscreteSchedule, num_steps: int, spacing: str | No
         grid = torch.arange(num_steps, dtype=torch.float64) * (total // num_steps)
         return _inside(grid.round().long().flip(0) + schedule.steps_offset, schedule)
     return _trailing(total, num_steps)
+
+
+def ddim_landings(schedule: DiscreteSchedule, timesteps: Tensor) -> Tensor:
+    """Return where the steps from DDIM's timesteps land, int64; -1 is the clean data.
+
+    As in diffusers' ``DDIMScheduler`` every step goes ``num_train_timesteps // num_steps`` down, whatever the grid.
+    That is the next timestep only where the number of steps divides the chain; elsewhere the network is told one
+    timestep while the sample lies at a neighbouring one. Kept, so that a seed gives the stock pipeline's picture.
+
+    Args:
+        schedule: the chain.
+        timesteps: (num_steps,) of `ddim_timesteps`.
+    """
+    return (timesteps - schedule.num_train_timesteps // len(timesteps)).clamp(min=-1)
 
 
 def ddim_step(

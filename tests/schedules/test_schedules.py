@@ -20,6 +20,7 @@ from diffpref.schedules import (
     DiscreteSchedule,
     FlowSchedule,
     Schedule,
+    ddim_landings,
     ddim_step,
     ddim_timesteps,
     dpmpp_2m_step,
@@ -157,15 +158,18 @@ def test_timesteps_are_those_of_diffusers(spacing: str, num_steps: int) -> None:
         assert ours.tolist() == scheduler.timesteps.tolist()
 
 
+@pytest.mark.parametrize("num_steps", [10, 12])
+@pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", ["sd", "v", "sample", "zero_snr", "default"])
-def test_a_ddim_trajectory_is_that_of_diffusers(name: str) -> None:
+def test_a_ddim_trajectory_is_that_of_diffusers(name: str, spacing: str, num_steps: int) -> None:
     from diffusers import DDIMScheduler
 
-    scheduler, schedule = DDIMScheduler(**CONFIGS[name]), DiscreteSchedule.from_config(CONFIGS[name])
-    scheduler.set_timesteps(10)
-    grid = ddim_timesteps(schedule, 10)
+    config = {**CONFIGS[name], "timestep_spacing": spacing}
+    scheduler, schedule = DDIMScheduler(**config), DiscreteSchedule.from_config(config)
+    scheduler.set_timesteps(num_steps)
+    grid = ddim_timesteps(schedule, num_steps)
     ours = theirs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    for t, following in zip(grid, [*grid[1:], torch.tensor(-1)], strict=True):
+    for t, following in zip(grid, ddim_landings(schedule, grid), strict=True):
         theirs = scheduler.step(toy(theirs, int(t)), int(t), theirs).prev_sample
         ours = ddim_step(schedule, toy(ours, int(t)), ours, t.expand(2), following.expand(2))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
