@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"diffpref.cli.{name}").main(rest) or 0
     except DiffprefError as error:
         for line in str(error).splitlines():
-            print(f"diffpref: {line}", file=sys.stderr)
+            sys.stderr.write(f"diffpref: {line}\n")  # at once: the lines of several processes must not mix
         return 2
     except KeyboardInterrupt:
         print("diffpref: interrupted", file=sys.stderr)
