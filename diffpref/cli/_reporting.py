@@ -1,7 +1,8 @@
-"""What the data commands say: a progress bar on a terminal, and the scores of a store."""
+"""What the commands say: stages, a progress bar on a terminal, and the scores of a store."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from diffpref.generation import ScoreSummary
     from diffpref.generation.scoring import Progress
 
-__all__ = ["progress_bar", "score_lines", "scores_json"]
+__all__ = ["progress_bar", "score_lines", "scores_json", "tell_progress"]
 
 
 @contextmanager
@@ -47,3 +48,11 @@ def score_lines(summaries: Sequence[ScoreSummary]) -> list[str]:
         + f"  ({one.version})"
         for one in summaries
     ]
+
+
+def tell_progress() -> None:
+    """Show what diffpref's own loggers say of the stages of a run; of libraries only warnings."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("diffpref").setLevel(logging.INFO)
+    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.CRITICAL)  # it says what our errors say
+    logging.getLogger("diffusers.loaders").setLevel(logging.ERROR)  # a LoRA of the denoiser alone is no cause to warn

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+from diffpref.cli._reporting import tell_progress
 
 __all__ = ["main"]
 
@@ -24,9 +25,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.loops import load_alignment
 
     recipe = load_alignment(given.recipe, {"output": given.output, "seed": given.seed})
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "diffusers", "transformers", "accelerate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    tell_progress()
     from diffpref.evaluation.summary import print_summary
     from diffpref.loops import align
 

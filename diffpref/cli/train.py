@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
+from diffpref.cli._reporting import tell_progress
 from diffpref.config import parse_recipe_cli
 
 __all__ = ["main"]
@@ -17,9 +17,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.loops.opening import quiet_libraries
     from diffpref.training import Trainer
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("diffpref").setLevel(logging.INFO)
-    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.CRITICAL)  # it says what our errors say
+    tell_progress()
     quiet_libraries()
     trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation)])
     output = trainer.fit()
