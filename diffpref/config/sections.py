@@ -90,6 +90,10 @@ class Training(Section):
     steps: PositiveInt = Field(default=1000, description="updates")
     batch_size: PositiveInt = Field(default=1, description="records per process and micro-batch")
     accumulation: PositiveInt = Field(default=1, description="micro-batches per update")
+    records_per_update: PositiveInt | None = Field(
+        default=None,
+        description="batch_size x accumulation x processes, which must give this number; not given: whatever they give",
+    )
     checkpoint_every: NonNegativeInt = Field(default=0, description="updates between checkpoints; 0 = only at the end")
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")

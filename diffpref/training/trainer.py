@@ -32,7 +32,7 @@ from diffpref.training.checkpoints import list_checkpoints, load_checkpoint, rem
 from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.plan import make_plan
-from diffpref.training.resume import refuse_changes
+from diffpref.training.resume import refuse_changes, with_records_per_update
 from diffpref.training.update import Updater
 
 __all__ = ["Trainer"]
@@ -83,6 +83,7 @@ class Trainer:
         self.accelerator = launch()
         self.device = self.accelerator.device
         self.world = World(self.accelerator.num_processes, self.accelerator.process_index)
+        self.recipe = with_records_per_update(self.recipe, self.world.size)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
         if self.plan.composition.coupling and self.world.size > 1:
             raise ConfigError("objective: one that couples the records of a batch runs on one process only")

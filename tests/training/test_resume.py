@@ -18,7 +18,7 @@ from diffpref.core.files import write_atomic
 from diffpref.training import Trainer
 from diffpref.training.checkpoints import list_checkpoints
 from diffpref.training.log import MetricsLog, read_metrics
-from diffpref.training.resume import FREE_ON_RESUME, refuse_changes
+from diffpref.training.resume import FREE_ON_RESUME, refuse_changes, with_records_per_update
 
 Keys = Callable[..., dict[str, Any]]
 KINDS = ({"kind": "lora", "rank": 4, "alpha": 16.0}, {"kind": "full"})
@@ -92,7 +92,7 @@ def test_changes_that_decide_the_numbers_are_refused_with_a_diff(recipe_keys: Ke
         f"output: {changed['output']} holds a run with other settings; choose another folder",
         "objective: None -> ['ipo']",
         "optim.learning_rate: 0.0001 -> 0.001",
-        "training.batch_size: 2 -> 4",
+        "training.records_per_update: 2 -> 4",
     ]
 
 
@@ -105,8 +105,21 @@ def test_every_setting_is_either_free_or_refused(recipe_keys: Keys) -> None:
     refuse_changes(recipe, free)
     for section, field, value in (("model", "path", "x"), ("data", "min_gap", 1.0), ("training", "batch_size", 3)):
         other = getattr(recipe, section).model_copy(update={field: value})
-        with pytest.raises(ConfigError, match=rf"{section}\.{field}: "):
+        with pytest.raises(ConfigError, match=rf"{section}\.{field}: "):  # no number of records was saved: none is free
             refuse_changes(recipe, recipe.model_copy(update={section: other}))
+
+
+def test_how_an_updates_records_are_shared_out_is_free_and_their_number_is_not(recipe_keys: Keys) -> None:
+    saved = with_records_per_update(build_recipe(recipe_keys(training={"batch_size": 2, "accumulation": 4})), 1)
+    assert saved.training.records_per_update == 8
+    for size, accumulation, processes in ((8, 1, 1), (1, 8, 1), (1, 4, 2), (2, 1, 4)):
+        keys = recipe_keys(training={"batch_size": size, "accumulation": accumulation})
+        refuse_changes(saved, with_records_per_update(build_recipe(keys), processes))
+    other = build_recipe(recipe_keys(training={"batch_size": 2, "accumulation": 4}))
+    with pytest.raises(ConfigError, match=r"\ntraining\.records_per_update: 8 -> 16$"):
+        refuse_changes(saved, with_records_per_update(other, 2))
+    with pytest.raises(ConfigError, match=r"records_per_update: is 8, but batch_size 2 x accumulation 4 x 3 processes"):
+        with_records_per_update(saved, 3)
 
 
 def test_an_existing_run_is_refused_when_it_shall_not_go_on(recipe_keys: Keys) -> None:
