@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffpref.config.section import Section
-from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt
+from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
 
 __all__ = ["Adapter", "Data", "Likelihood", "Model", "Optim", "Training", "Validation"]
 
@@ -59,6 +59,14 @@ class Data(Section):
         default=None, description="folder for latents and text embeddings; not given: beside the run"
     )
     drop_ties: bool = Field(default=True, description="leave out pairs judged equal")
+    drop_identical: bool = Field(default=True, description="leave out pairs of one and the same picture")
+    judgements: Literal["each", "merged"] = Field(
+        default="each",
+        description="several judgements of the same two pictures: a pair each, or one with their mean by weight",
+    )
+    max_unusable: Probability = Field(
+        default=0.01, description="share of records, scores or shards that may be unusable before the run stops"
+    )
 
 
 class Likelihood(Section):

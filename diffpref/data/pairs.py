@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from diffpref.core.contracts import Candidate, Record
+from diffpref.core.contracts import Candidate, Judgement, Record
 from diffpref.core.errors import DataError
 from diffpref.ranking import PAIRINGS, num_unscored
 
-__all__ = ["Pair", "pair_view", "score_of"]
+__all__ = ["LIMIT", "Pair", "Pairs", "pair_view", "score_of"]
 
 logger = logging.getLogger(__name__)
+
+LIMIT = 0.01
+"""The share of a source that may be unusable unless a recipe says otherwise."""
+TIES = "judgements that are ties"
+IDENTICAL = "pairs of one and the same picture"
+UNSCORED = "candidates without a finite score"
+FEW = "records of fewer than two candidates"
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,13 @@ class Pair:
 
     Args:
         record_index: position in the records that the view was made of.
-        record_id: key of the record's random numbers. Several pairs of a record share it.
+        record_id: of the record.
         prompt: of the record.
         chosen: position of the winner among the candidates.
         rejected: position of the loser.
         probability: P(chosen is better), 0.5..1.
         weight: multiplies the loss.
+        occurrence: how many judgements of the same two candidates and aspect the record lists before this one.
     """
 
     record_index: int
@@ -38,6 +46,13 @@ class Pair:
     rejected: int
     probability: float = 1.0
     weight: float = 1.0
+    occurrence: int = 0
+
+    @property
+    def key(self) -> str:
+        """Of the pair's random draws: the same whichever of the two is the winner, another for another judgement."""
+        low, high = sorted((self.chosen, self.rejected))
+        return f"{self.record_id}/{low}-{high}" + (f"#{self.occurrence}" if self.occurrence else "")
 
 
 def score_of(candidate: Candidate, name: str) -> float:
@@ -54,6 +69,14 @@ def score_of(candidate: Candidate, name: str) -> float:
     return found[-1].value if found else math.nan
 
 
+class Pairs(list[Pair]):
+    """Pairs, and in ``left_out`` how much gave none, by reason."""
+
+    def __init__(self, pairs: Iterable[Pair] = (), left_out: Mapping[str, int] | None = None) -> None:
+        super().__init__(pairs)
+        self.left_out: dict[str, int] = dict(left_out or {})
+
+
 def pair_view(
     records: Sequence[Record],
     pairing: str = "best_vs_worst",
@@ -61,9 +84,12 @@ def pair_view(
     *,
     min_gap: float = 0.0,
     drop_ties: bool = True,
+    drop_identical: bool = True,
+    judgements: str = "each",
     aspect: str = "overall",
-) -> list[Pair]:
-    """Return the pairs of records, in their order.
+    max_unusable: float = LIMIT,
+) -> Pairs:
+    """Return the pairs of records, in their order, and the counts of what was left out.
 
     Args:
         records: of a store or a plain table.
@@ -71,50 +97,114 @@ def pair_view(
         score: the reward (``name`` or ``name@version``) whose scores order the candidates; None: the judgements decide.
         min_gap: with ``score``: the smallest difference that counts, in the score's unit.
         drop_ties: without ``score``: leave out judgements of probability 0.5; else they stay, the first as chosen.
+        drop_identical: leave out pairs of one and the same picture; else they stay, and teach nothing.
+        judgements: without ``score``: ``"each"`` makes several judgements of the same two candidates as many pairs,
+            with random draws of their own; ``"merged"`` makes them one, with the mean probability by weight and the
+            sum of the weights.
         aspect: without ``score``: which judgements; those of a part (with start and end) belong to another view.
+        max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
 
     Raises:
-        DataError: no record gives a pair; the message says why.
+        DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
         ConfigError: no such pairing.
     """
-    pairs = list(_judged(records, drop_ties, aspect) if score is None else _scored(records, pairing, score, min_gap))
+    left_out: Counter[str] = Counter()
+    if score is None:
+        found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
+    else:
+        found = _scored(records, pairing, score, min_gap, max_unusable, left_out)
+    pairs = Pairs(pair for pair in found if not (drop_identical and _identical(records, pair, left_out)))
+    pairs.left_out = dict(left_out)
+    if left_out:
+        logger.info("left out: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())))
     if not pairs:
-        raise DataError(_why_none(records, score, min_gap, aspect))
+        raise DataError(_why_none(records, score, min_gap, aspect, left_out))
     return pairs
 
 
-def _judged(records: Sequence[Record], drop_ties: bool, aspect: str) -> Iterator[Pair]:
+def _identical(records: Sequence[Record], pair: Pair, left_out: Counter[str]) -> bool:
+    """Whether both sides of a pair are one candidate, or two with the same content; counted."""
+    candidates = records[pair.record_index].candidates
+    one, other = candidates[pair.chosen], candidates[pair.rejected]
+    same = pair.chosen == pair.rejected or (one.bytes, one.path, one.text) == (other.bytes, other.path, other.text)
+    left_out.update([IDENTICAL] * same)
+    return same
+
+
+def _judged(
+    records: Sequence[Record], aspect: str, merged: bool, drop_ties: bool, left_out: Counter[str]
+) -> Iterator[Pair]:
     for index, record in enumerate(records):
-        for judgement in record.judgements:
-            if judgement.aspect != aspect or judgement.start is not None or judgement.end is not None:
-                continue
+        found = [j for j in record.judgements if j.aspect == aspect and j.start is None and j.end is None]
+        for judgement in found:
+            _check(judgement, record)
+        seen: Counter[frozenset[int]] = Counter()
+        for judgement in _merged(found) if merged else found:
             first, second, probability = judgement.first, judgement.second, judgement.probability
-            if not 0.0 <= probability <= 1.0 or not {first, second} <= set(range(len(record.candidates))):
-                raise DataError(f"record {record.id!r}: not a judgement of its candidates: {judgement}")
+            sides = frozenset((first, second))
+            occurrence, seen[sides] = seen[sides], seen[sides] + 1  # ties count: keeping them moves no other draw
             if probability == 0.5 and drop_ties:
+                left_out[TIES] += 1
                 continue
             if probability < 0.5:
                 first, second, probability = second, first, 1.0 - probability
-            yield Pair(index, record.id, record.prompt, first, second, probability, judgement.weight)
+            yield Pair(index, record.id, record.prompt, first, second, probability, judgement.weight, occurrence)
 
 
-def _scored(records: Sequence[Record], pairing: str, score: str, min_gap: float) -> Iterator[Pair]:
+def _check(judgement: Judgement, record: Record) -> None:
+    there = set(range(len(record.candidates)))
+    if not 0.0 <= judgement.probability <= 1.0 or not {judgement.first, judgement.second} <= there:
+        raise DataError(f"record {record.id!r}: not a judgement of its candidates: {judgement}")
+    if not (math.isfinite(judgement.weight) and judgement.weight >= 0):
+        raise DataError(f"record {record.id!r}: a judgement's weight must be >= 0, got {judgement.weight}")
+
+
+def _merged(judgements: Sequence[Judgement]) -> Iterator[Judgement]:
+    """Yield one judgement for each two candidates, in the order in which they first appear."""
+    groups: dict[frozenset[int], list[Judgement]] = {}
+    for judgement in judgements:
+        groups.setdefault(frozenset((judgement.first, judgement.second)), []).append(judgement)
+    for several in groups.values():
+        head, weight = several[0], math.fsum(j.weight for j in several)
+        turned = [j.probability if j.first == head.first else 1.0 - j.probability for j in several]
+        weights = [j.weight for j in several] if weight else [1.0] * len(several)
+        mean = math.fsum(w * p for w, p in zip(weights, turned, strict=True)) / math.fsum(weights)
+        yield replace(head, probability=min(mean, 1.0), weight=weight, annotator="")
+
+
+def _scored(
+    records: Sequence[Record], pairing: str, score: str, min_gap: float, max_unusable: float, left_out: Counter[str]
+) -> Iterator[Pair]:
     choose = PAIRINGS.get(pairing)
-    unscored = 0
+    given = not_finite = 0
     for index, record in enumerate(records):
         scores = [score_of(candidate, score) for candidate in record.candidates]
-        unscored += num_unscored(scores)
+        unscored, there = num_unscored(scores), sum(_is_scored(candidate, score) for candidate in record.candidates)
+        given, not_finite = given + there, not_finite + unscored - (len(scores) - there)
+        left_out += Counter({UNSCORED: unscored, FEW: int(len(scores) < 2)})
         for chosen, rejected in choose(scores, min_gap=min_gap):
             yield Pair(index, record.id, record.prompt, chosen, rejected)
-    if unscored:
-        logger.info("%d candidates without a finite %s score take part in no pair", unscored, score)
+    if not_finite > max_unusable * given:
+        raise DataError(
+            f"{not_finite} of {given} {score} scores are NaN or infinite, more than {max_unusable:.1%}; score them"
+            " again, or raise data.max_unusable"
+        )
 
 
-def _why_none(records: Sequence[Record], score: str | None, min_gap: float, aspect: str) -> str:
+def _is_scored(candidate: Candidate, name: str) -> bool:
+    wanted, _, version = name.partition("@")
+    return any(s.name == wanted and version in ("", s.version) for s in candidate.scores)
+
+
+def _why_none(
+    records: Sequence[Record], score: str | None, min_gap: float, aspect: str, left_out: Mapping[str, int]
+) -> str:
     counted = Counter(s.name for record in records for candidate in record.candidates for s in candidate.scores)
     existing = ", ".join(f"{name} ({count})" for name, count in sorted(counted.items())) or "none"
     judgements = sum(len(record.judgements) for record in records)
     start = f"{len(records)} records give no pair"
+    if left_out.get(IDENTICAL):
+        return f"{start}: {left_out[IDENTICAL]} were of one and the same picture"
     if score is None:
         return (
             f"{start}: of {judgements} judgements none of aspect '{aspect}' is decided;"

@@ -13,10 +13,9 @@ from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
 from diffpref.core.files import write_atomic
 from diffpref.data.images import decode_image
+from diffpref.data.pairs import LIMIT
 
 __all__ = ["Quarantined", "Usable", "usable_records"]
-
-LIMIT = 0.01
 
 
 @dataclass(frozen=True)

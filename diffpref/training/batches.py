@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -24,11 +23,18 @@ def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Reco
     Raises:
         DataError: unreadable, nothing in it gives a pair, or a pair's weight is not a finite number >= 0.
     """
-    records = usable_records(open_records(data.source), quarantine=quarantine)
-    pairs = pair_view(records, data.pairing, data.score, min_gap=data.min_gap, drop_ties=data.drop_ties)
-    for pair in pairs:
-        if not (math.isfinite(pair.weight) and pair.weight >= 0):
-            raise DataError(f"record {pair.record_id!r}: a judgement's weight must be >= 0, got {pair.weight}")
+    limit = data.max_unusable
+    records = usable_records(open_records(data.source), quarantine=quarantine, limit=limit)
+    pairs = pair_view(
+        records,
+        data.pairing,
+        data.score,
+        min_gap=data.min_gap,
+        drop_ties=data.drop_ties,
+        drop_identical=data.drop_identical,
+        judgements=data.judgements,
+        max_unusable=limit,
+    )
     return records, pairs
 
 
@@ -85,7 +91,7 @@ class PairBatches:
         if not items:
             raise DataError("an empty batch was asked for")
         pairs = [self.pairs[index] for index, _ in items]
-        keys = tuple((_pair_id(pair), visit) for pair, (_, visit) in zip(pairs, items, strict=True))
+        keys = tuple((pair.key, visit) for pair, (_, visit) in zip(pairs, items, strict=True))
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
         media = {}
@@ -100,9 +106,3 @@ class PairBatches:
         columns = {name: torch.tensor(given[name], device=self.device) for name in sorted(self.columns)}
         conditioning = self.cache.conditioning([pair.prompt for pair in pairs]).to(self.device)
         return Batch(keys, media, {"": conditioning}, columns, self._empty)
-
-
-def _pair_id(pair: Pair) -> str:
-    """The key of a pair's draws: the same whichever of the two is the winner."""
-    low, high = sorted((pair.chosen, pair.rejected))
-    return f"{pair.record_id}/{low}-{high}"

@@ -17,6 +17,7 @@ FREE_ON_RESUME = frozenset(
         "output",
         "data.cache",
         *SHARES,
+        "data.max_unusable",
         "training.steps",
         "training.checkpoint_every",
         "training.keep",

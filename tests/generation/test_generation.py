@@ -238,7 +238,7 @@ def test_scores_that_are_not_finite_are_counted_and_never_become_numbers(tmp_pat
     (summary,) = summarise_scores(store)
     assert (summary.count, summary.not_finite) == (15, 6) and 0 < summary.mean < 255 and summary.std > 0
     assert all(math.isnan(c.scores[0].value) for c in store[0].candidates)
-    assert len(pair_view(store, "best_vs_worst", "bright")) == 3
+    assert len(pair_view(store, "best_vs_worst", "bright", max_unusable=0.5)) == 3
 
 
 def test_a_store_without_scores_has_no_summary(tmp_path):
