@@ -59,7 +59,7 @@ class Random:
         return numpy.random.default_rng(hash_key(self.seed, stream, *key))
 
     def normal(self, stream: str, keys: Sequence[Key], shape: Sequence[int]) -> torch.Tensor:
-        """Return (N, *shape) standard normal float32 numbers, one row a key."""
+        """Return (N, …) standard normal float32 numbers, one row of ``shape`` a key."""
         import torch
 
         return torch.stack([torch.randn(tuple(shape), generator=self.generator(stream, *key)) for key in keys])
