@@ -1,7 +1,8 @@
 """Images as latents and captions as embeddings, encoded once, before the denoiser is in memory.
 
-An image's entry is keyed by its content, the resolution and the VAE's weights; a caption's by its text, the resolution
-and the text encoders' weights. The posterior's mean and standard deviation are stored, not a draw from it.
+An image's entry is keyed by its content, its view, the resolution and the VAE's weights; a caption's by its text, the
+resolution and the text encoders' weights. The posterior's mean and standard deviation are stored, not a draw from it,
+and beside them what SDXL's micro-conditioning asks about sizes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from diffpref.cache.tensors import TensorCache
 from diffpref.core.contracts import Candidate, Conditioning, Tensors
 from diffpref.core.errors import DataError
-from diffpref.data import decode_image, image_tensor
+from diffpref.data import CENTRE, View, decode_image, image_tensor
 from diffpref.models.family import DenoiserFamily, Latents, Network
 
 __all__ = ["EncodedCache", "component_digest"]
@@ -57,43 +59,58 @@ class EncodedCache:
     """
 
     def __init__(self, folder: Path, family: DenoiserFamily, resolution: int) -> None:
-        self.family: DenoiserFamily | None = family
+        self.family = family
         self.resolution = resolution
         self._tensors = TensorCache(folder)
+        self._digests: dict[str, str] = {}
         vae, texts = family.vae, family.texts
         if vae is None or not texts:
             raise DataError("the encoding pass needs the VAE and the text encoders of the family")
-        self._image_version = _key(component_digest(vae), _settings(vae), resolution, "centre crop")
+        self._image_version = _key(component_digest(vae), _settings(vae), resolution, "sizes")
         encoders = [part for text in texts for part in (_settings(text.model), _tokenizer_settings(text.tokenizer))]
         self._text_version = _key(family.name, component_digest(*(t.model for t in texts)), *encoders, resolution)
 
     def release(self) -> None:
-        """Let go of the VAE and the text encoders, so that their memory is free; what is encoded stays readable."""
-        self.family = None
+        """Drop the family's VAE and text encoders, so that their memory is free; what is encoded stays readable."""
+        self.family.drop("vae", "text")
 
     def _encoder(self) -> DenoiserFamily:
-        if self.family is None:
+        if self.family.vae is None:
             raise DataError("the encoders were released; make a new cache to encode more")
         return self.family
 
-    def _image_key(self, candidate: Candidate) -> str:
+    def _image_key(self, candidate: Candidate, view: View) -> str:
+        return _key("image", self._digest(candidate), view, self._image_version)
+
+    def _digest(self, candidate: Candidate) -> str:
         if candidate.sha256:
-            return _key("image", candidate.sha256, self._image_version)
-        return _key("image", hashlib.sha256(_content(candidate)).hexdigest(), self._image_version)
+            return candidate.sha256
+        if candidate.path is None or candidate.bytes is not None:
+            return hashlib.sha256(_content(candidate)).hexdigest()
+        if candidate.path not in self._digests:  # a file is read once a run, not once a step
+            self._digests[candidate.path] = hashlib.sha256(_content(candidate)).hexdigest()
+        return self._digests[candidate.path]
 
     def _text_key(self, caption: str) -> str:
         return _key("text", caption, self._text_version)
 
-    def encode_images(self, candidates: Iterable[Candidate]) -> int:
-        """Encode what is not there yet; return how many images that was."""
+    def encode_images(self, candidates: Iterable[Candidate], views: Iterable[View] | None = None) -> int:
+        """Encode what is not there yet; return how many images that was.
+
+        Args:
+            candidates: images.
+            views: how each is cut, one a candidate; not given: the centre.
+        """
         encoder = self._encoder()
+        items = zip(candidates, views, strict=True) if views is not None else zip(candidates, repeat(CENTRE))
 
-        def encode(part: Sequence[Candidate]) -> dict[str, Tensor]:
-            pixels = [image_tensor(decode_image(_source(c)), self.resolution).pixels for c in part]
-            latents = encoder.encode_media(torch.stack(_padded(pixels)))
-            return {"mean": latents.mean, "std": latents.std}
+        def encode(part: Sequence[tuple[Candidate, View]]) -> dict[str, Tensor]:
+            framed = [image_tensor(decode_image(_source(c)), self.resolution, view) for c, view in part]
+            latents = encoder.encode_media(torch.stack(_padded([f.pixels for f in framed])))
+            sizes = torch.tensor([(*f.original_size, *f.crop_offset) for f in framed], dtype=torch.float32)
+            return {"mean": latents.mean, "std": latents.std, "sizes": sizes}
 
-        return self._encode({self._image_key(c): c for c in candidates}, encode)
+        return self._encode({self._image_key(c, v): (c, v) for c, v in items}, encode)
 
     def encode_captions(self, captions: Iterable[str]) -> int:
         """Encode what is not there yet; return how many captions that was."""
@@ -115,10 +132,19 @@ class EncodedCache:
             self._tensors.add(entries)
         return len(keys)
 
-    def latents(self, candidates: Sequence[Candidate]) -> Latents:
-        """Return the posteriors of encoded images, (N, C, H, W) each."""
-        entries = [self._get(self._image_key(c), "image") for c in candidates]
+    def latents(self, candidates: Sequence[Candidate], views: Sequence[View] | None = None) -> Latents:
+        """Return the posteriors of encoded images, (N, C, H, W) each; of their centres where no views are given."""
+        entries = self._images(candidates, views)
         return Latents(torch.stack([e["mean"] for e in entries]), torch.stack([e["std"] for e in entries]))
+
+    def size_conditioning(self, candidates: Sequence[Candidate], views: Sequence[View] | None = None) -> Tensors:
+        """Return what the denoiser is to be told of the sizes and crops of encoded images, a row each."""
+        sizes = torch.stack([entry["sizes"] for entry in self._images(candidates, views)])
+        return self.family.size_conditioning(sizes, self.resolution)
+
+    def _images(self, candidates: Sequence[Candidate], views: Sequence[View] | None) -> list[Mapping[str, Tensor]]:
+        views = [CENTRE] * len(candidates) if views is None else views
+        return [self._get(self._image_key(c, v), "image") for c, v in zip(candidates, views, strict=True)]
 
     def conditioning(self, captions: Sequence[str]) -> Conditioning:
         """Return a row for each encoded caption."""

@@ -40,8 +40,10 @@ def main(argv: Sequence[str]) -> int:
     recipe = build_recipe({"output": arguments.output} if arguments.output else {}, given, changed)
 
     from diffpref.cache import EncodedCache
+    from diffpref.core.randomness import Random
     from diffpref.data import open_records
     from diffpref.models import open_family
+    from diffpref.training.batches import framing_of
 
     quiet_libraries()
     start = time.perf_counter()
@@ -52,11 +54,13 @@ def main(argv: Sequence[str]) -> int:
     cache = EncodedCache(folder, encoders, resolution)
     counts = {"images": 0, "new_images": 0, "captions": 0, "new_captions": 0}
     captions = {""}  # caption dropout trains on the empty one
-    for part in _chunks((c for record in records for c in record.candidates), CHUNK):
-        pictures = [c for c in part if c.bytes is not None or c.path is not None]
+    framing, random = framing_of(recipe.data), Random(recipe.seed)
+    framed = ((c, v) for record in records for v in framing.views(record.id, random) for c in record.candidates)
+    for part in _chunks(framed, CHUNK):
+        pictures = [(c, view) for c, view in part if c.bytes is not None or c.path is not None]
         counts["images"] += len(pictures)
-        counts["new_images"] += cache.encode_images(pictures)
-        captions.update(caption.text for candidate in part for caption in candidate.captions)
+        counts["new_images"] += cache.encode_images(*zip(*pictures, strict=True)) if pictures else 0
+        captions.update(caption.text for candidate, _ in part for caption in candidate.captions)
     captions.update(record.prompt for record in records)
     counts["captions"], counts["new_captions"] = len(captions), cache.encode_captions(sorted(captions))
     if not counts["images"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from diffpref.cli._reporting import tell_progress
@@ -16,9 +17,11 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.evaluation.validation import ValidationPictures
     from diffpref.loops.opening import quiet_libraries
     from diffpref.training import Trainer
+    from diffpref.training.launch import launched_precision
 
     tell_progress()
     quiet_libraries()
+    recipe = launched_precision(recipe, os.environ.get("ACCELERATE_MIXED_PRECISION"))
     trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation)])
     output = trainer.fit()
     if trainer.world.is_main:

@@ -38,8 +38,11 @@ ALIASES = {
     "max_grad_norm": "optim.max_grad_norm",
     "max_train_steps": "training.steps",
     "mixed_precision": "model.precision",
+    "no_hflip": "data.random_flip",
     "output_dir": "output",
     "pretrained_model_name_or_path": "model.path",
+    "random_crop": "data.random_crop",
+    "random_flip": "data.random_flip",
     "rank": "adapter.rank",
     "resolution": "data.resolution",
     "revision": "model.revision",
@@ -50,7 +53,13 @@ ALIASES = {
 }
 """Flags of the diffusers training scripts, and where their values go here."""
 
-_BARE = {"enable_xformers_memory_efficient_attention": "xformers", "gradient_checkpointing": "true"}
+_BARE = {
+    "enable_xformers_memory_efficient_attention": "xformers",
+    "gradient_checkpointing": "true",
+    "no_hflip": "false",
+    "random_crop": "true",
+    "random_flip": "true",
+}
 _REWRITE: dict[str, Callable[[str], str]] = {
     "beta_dpo": lambda value: f"[{{dpo: {{beta: {value}}}}}]",
     "mixed_precision": lambda value: "fp32" if value == "no" else value,

@@ -55,6 +55,16 @@ class Data(Section):
         default=0.0, description="smallest score difference that makes a pair, in units of the score"
     )
     resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
+    random_flip: bool = Field(
+        default=False, description="show images mirrored half of the time; not where captions tell left from right"
+    )
+    random_crop: bool = Field(default=False, description="cut the square anywhere, not in the centre")
+    views: PositiveInt = Field(default=4, description="with random_crop: different crops of each image, encoded once")
+    size_conditioning: Literal["constant", "original"] = Field(
+        default="constant",
+        description="what SDXL is told of sizes: constant: every image as large as the resolution and uncropped;"
+        " original: true size and crop of a record's first image, for all its images",
+    )
     cache: str | None = Field(
         default=None, description="folder for latents and text embeddings; not given: beside the run"
     )

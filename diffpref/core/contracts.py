@@ -125,6 +125,14 @@ class Conditioning:
         """Move every tensor to a device."""
         return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
+    def zeros(self, keep: frozenset[str] = frozenset()) -> Conditioning:
+        """Return zeros in place of every tensor but those of the names to keep."""
+        return Conditioning({name: t if name in keep else t.new_zeros(t.shape) for name, t in self.tensors.items()})
+
+    def replace(self, tensors: Tensors) -> Conditioning:
+        """Return the same rows with some tensors exchanged."""
+        return Conditioning({**self.tensors, **tensors})
+
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
         """Put the rows of several after one another."""
@@ -132,16 +140,20 @@ class Conditioning:
 
         return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in parts[0].tensors})
 
-    def where(self, mask: Tensor, other: Conditioning) -> Conditioning:
-        """Return the rows of ``other`` where ``mask`` (N,) is true, else our own. ``other`` may have a single row."""
+    def where(self, mask: Tensor, other: Conditioning, keep: frozenset[str] = frozenset()) -> Conditioning:
+        """Return the rows of ``other`` where ``mask`` (N,) is true, else our own.
+
+        Args:
+            mask: (N,) booleans.
+            other: N rows, or one for all.
+            keep: tensors that stay our own in every row.
+        """
         import torch
 
-        return Conditioning(
-            {
-                name: torch.where(mask.view(-1, *[1] * (tensor.dim() - 1)), other.tensors[name], tensor)
-                for name, tensor in self.tensors.items()
-            }
-        )
+        def choose(name: str, own: Tensor) -> Tensor:
+            return own if name in keep else torch.where(mask.view(-1, *[1] * (own.dim() - 1)), other.tensors[name], own)
+
+        return Conditioning({name: choose(name, tensor) for name, tensor in self.tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,8 @@ class Rows:
         guidance: classifier-free guidance inside the training forward.
         no_grad: groups that get no gradient.
         depends_on: roles that made the inputs; a bank refuses rows that depend on a trained one.
+        schedule: what noised the inputs, where a method takes another than the family's; the likelihood's weights are
+            those of this one.
     """
 
     likelihood: str
@@ -191,6 +205,7 @@ class Rows:
     guidance: float = 1.0
     no_grad: frozenset[str] = frozenset()
     depends_on: frozenset[str] = frozenset()
+    schedule: Any = None
 
 
 @dataclass(frozen=True)

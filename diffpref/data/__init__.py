@@ -8,15 +8,19 @@ from diffpref.data.quarantine import Quarantined, Usable, usable_records
 from diffpref.data.sampler import KeyedSampler
 from diffpref.data.sources import open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
+from diffpref.data.views import CENTRE, Framing, View
 
 __all__ = [
+    "CENTRE",
     "Framed",
+    "Framing",
     "KeyedSampler",
     "Pair",
     "Quarantined",
     "Store",
     "StoreWriter",
     "Usable",
+    "View",
     "decode_image",
     "encode_png",
     "image_tensor",

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from diffpref.core.contracts import Media
 from diffpref.core.errors import DataError
+from diffpref.data.views import CENTRE, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +155,7 @@ class Framed:
     Args:
         pixels: (3, R, R) float32 in [-1, 1].
         original_size: (height, width) before resizing.
-        crop_offset: (top, left) of the crop within the resized image.
+        crop_offset: (top, left) of the crop within the resized image, mirrored where the view is.
     """
 
     pixels: Tensor
@@ -162,10 +163,15 @@ class Framed:
     crop_offset: tuple[int, int]
 
 
-def image_tensor(image: Media, resolution: int) -> Framed:
-    """Resize the short side to ``resolution`` (bilinear, antialiased) and cut the centre square.
+def image_tensor(image: Media, resolution: int, view: View = CENTRE) -> Framed:
+    """Resize the short side to ``resolution`` (bilinear, antialiased), cut a square and mirror it where asked.
 
-    An image that is ``resolution`` x ``resolution`` already keeps every pixel.
+    A square image keeps every part of itself in any view; one of ``resolution`` x ``resolution`` keeps every pixel.
+
+    Args:
+        image: of any kind that `to_uint8` takes.
+        resolution: side of the square, pixels.
+        view: which square, and whether it is mirrored.
 
     Raises:
         DataError: not an image, or one more than 16 times as long as it is wide (resizing it would fill the memory).
@@ -180,7 +186,10 @@ def image_tensor(image: Media, resolution: int) -> Framed:
     size = (int(resolution * width / short), int(resolution * height / short))
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
+    left, top = round((size[0] - resolution) * view.right), round((size[1] - resolution) * view.down)
     picture = picture.crop((left, top, left + resolution, top + resolution))
+    if view.mirrored:
+        picture = ImageOps.mirror(picture)
+        left = size[0] - resolution - left  # where the cut lies in the mirrored picture
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
     return Framed(pixels.contiguous(), (height, width), (top, left))

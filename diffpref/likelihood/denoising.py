@@ -118,7 +118,7 @@ class DenoisingLikelihood:
         target = rows.inputs["target"]
         return kappa(
             self.weighting,
-            self.schedule,
+            self.schedule if rows.schedule is None else rows.schedule,
             rows.inputs["timesteps"],
             snr_gamma=self.snr_gamma,
             num_elements=target[0].numel(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,20 +12,31 @@ from diffpref.core.contracts import Batch, Conditioning, Context, Rows, Tensors
 from diffpref.core.errors import ConfigError
 from diffpref.schedules import DiscreteSchedule
 
-__all__ = ["drop_prompts", "forward_rows"]
+__all__ = ["Dropped", "drop_prompts", "forward_rows"]
 
 
-def drop_prompts(batch: Batch, context: Context, probability: float) -> Conditioning:
-    """Return the batch's shared conditioning with a keyed share of captions replaced by the empty one.
+Dropped = Literal["encode", "zeros"]
 
-    The draw belongs to the record, so that all its candidates and all roles see the same caption.
+
+def drop_prompts(batch: Batch, context: Context, probability: float, dropped_as: Dropped = "encode") -> Conditioning:
+    """Return the batch's shared conditioning with a keyed share of captions dropped.
+
+    The draw belongs to the record, so that all its candidates and all roles see the same caption. Sizes stay told.
+
+    Args:
+        batch: of B records.
+        context: of the step.
+        probability: of a caption to be dropped.
+        dropped_as: what takes its place: the encoded empty caption, as in Diffusion-DPO's code, or ``"zeros"``, which
+            is what SDXL's pipeline guides away from.
     """
-    shared = batch.conditioning[""]
+    shared, kept = batch.conditioning[""], context.family.size_tensors
     if probability == 0:
         return shared
     dropped = context.random.uniform("prompt dropout", batch.keys) < probability
     device = next(iter(shared.tensors.values())).device
-    return shared.where(dropped.to(device), batch.empty)
+    other = batch.empty if dropped_as == "encode" else batch.empty.zeros()
+    return shared.where(dropped.to(device), other, keep=kept)
 
 
 def forward_rows(
@@ -59,4 +71,5 @@ def forward_rows(
         conditioning=Conditioning.concatenate([conditioning] * len(groups)),
         groups=dict(zip(groups, rows, strict=True)),
         columns=columns,
+        schedule=schedule,
     )

@@ -18,7 +18,7 @@ from diffpref.config import Section
 from diffpref.core.annotations import NonNegative, Probability
 from diffpref.core.contracts import Batch, Context, RoleSpec, Rows
 from diffpref.methods import registry
-from diffpref.methods._forward import drop_prompts, forward_rows
+from diffpref.methods._forward import Dropped, drop_prompts, forward_rows
 
 __all__ = ["DiffusionDPO"]
 
@@ -37,6 +37,11 @@ class DiffusionDPO(Section):
     )
     empty_prompt_prob: Probability = Field(
         default=0.2, description="share of pairs whose caption is replaced by the empty one, for both images"
+    )
+    dropped_as: Dropped = Field(
+        default="encode",
+        description="what a dropped caption becomes: the encoded empty one, as in the official code, or zeros, which"
+        " SDXL's pipeline guides away from",
     )
     timestep_rule: Literal["uniform", "turbo", "refiner"] = Field(
         default="uniform",
@@ -70,7 +75,7 @@ class DiffusionDPO(Section):
         if not self.share_noise:
             noise, given = self._noise("noise of the rejected", batch, context, rejected)
         groups["rejected"] = (rejected, noise, given)
-        conditioning = drop_prompts(batch, context, self.empty_prompt_prob)
+        conditioning = drop_prompts(batch, context, self.empty_prompt_prob, self.dropped_as)
         return forward_rows(schedule, groups, timesteps, conditioning, batch.columns)
 
     def _timesteps(self, uniform: Tensor, length: int) -> Tensor:

@@ -14,7 +14,7 @@ from diffpref.config import Section
 from diffpref.core.annotations import Probability
 from diffpref.core.contracts import Batch, Context, RoleSpec, Rows
 from diffpref.methods import registry
-from diffpref.methods._forward import drop_prompts, forward_rows
+from diffpref.methods._forward import Dropped, drop_prompts, forward_rows
 
 __all__ = ["SFT"]
 
@@ -27,6 +27,11 @@ class SFT(Section):
     evidence: ClassVar[str] = "official"
 
     empty_prompt_prob: Probability = Field(default=0.2, description="share of images shown with the empty caption")
+    dropped_as: Dropped = Field(
+        default="encode",
+        description="what a dropped caption becomes: the encoded empty one, as in the official code, or zeros, which"
+        " SDXL's pipeline guides away from",
+    )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -46,6 +51,6 @@ class SFT(Section):
         uniform = context.random.uniform("timestep", batch.keys)
         timesteps = context.family.sample_timesteps(uniform).to(chosen.device)
         noise = context.random.normal("noise", batch.keys, chosen.shape[1:]).to(chosen)
-        conditioning = drop_prompts(batch, context, self.empty_prompt_prob)
+        conditioning = drop_prompts(batch, context, self.empty_prompt_prob, self.dropped_as)
         groups = {"chosen": (chosen, noise, noise)}
         return forward_rows(context.family.schedule, groups, timesteps, conditioning, batch.columns)

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DCo
 from torch import Tensor, nn
 
 from diffpref.core.assets import resolve
-from diffpref.core.contracts import Conditioning
+from diffpref.core.contracts import Conditioning, Tensors
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.models.precision import DTYPES
@@ -87,6 +87,8 @@ class DenoiserFamily(ABC):
     name: ClassVar[str]
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
+    size_tensors: ClassVar[frozenset[str]] = frozenset()
+    """Conditioning that tells sizes and not what the prompt says: it stays where the prompt is dropped."""
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
@@ -195,8 +197,16 @@ class DenoiserFamily(ABC):
         empty = self.encode_prompt([""], resolution)
         if not self.zero_unconditional:
             return empty
-        kept = {"time_ids"}
-        return Conditioning({k: t if k in kept else torch.zeros_like(t) for k, t in empty.tensors.items()})
+        return empty.zeros(keep=self.size_tensors)
+
+    def size_conditioning(self, sizes: Tensor, resolution: int) -> Tensors:
+        """Return what the denoiser is told of sizes; nothing where it is told none.
+
+        Args:
+            sizes: (N, 4): original height and width, top and left of the crop.
+            resolution: of the square image, pixels.
+        """
+        return {}
 
     @torch.no_grad()
     def encode_media(self, images: Tensor) -> Latents:

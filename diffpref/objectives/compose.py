@@ -49,6 +49,15 @@ class Composition:
         return tuple(name for name in dict.fromkeys(names) if name not in self.tensors)
 
     @property
+    def deaf_to_preference(self) -> tuple[str, ...]:
+        """The terms that compare a pair as if its label were certain, whatever the column ``preference`` says."""
+        return tuple(
+            term.spec.name
+            for term in self.terms
+            if term.spec.kind == "pairwise" and "preference" not in (*term.spec.tensors, *term.spec.optional)
+        )
+
+    @property
     def roles(self) -> frozenset[str]:
         """The roles whose models must run."""
         return required_roles(self.tensors)

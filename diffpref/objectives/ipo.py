@@ -21,6 +21,7 @@ def ipo(
     *,
     chosen_log_ratio: Tensor,
     rejected_log_ratio: Tensor,
+    preference: Tensor | None = None,
     chosen_length: Tensor | None = None,
     rejected_length: Tensor | None = None,
     tau: Positive = scale(tokens=0.1, denoising=5000.0),
@@ -31,9 +32,14 @@ def ipo(
     .. math:: \ell = \left(h - \frac{1}{2\tau}\right)^2, \qquad
               h = \frac{\Delta_w}{n_w} - \frac{\Delta_l}{n_l} \;\text{ or }\; \Delta_w - \Delta_l
 
+    With soft labels it is the expectation over the label,
+    :math:`p\,(h - \frac{1}{2\tau})^2 + (1 - p)\,(h + \frac{1}{2\tau})^2`, whose minimum lies at
+    :math:`h = (2p - 1) / 2\tau`: a tie draws the two together.
+
     Args:
         chosen_log_ratio: (B,) policy minus reference log-likelihood of the chosen sample.
         rejected_log_ratio: (B,) the same for the rejected sample.
+        preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
         chosen_length: (B,) tokens of the chosen response; needed with ``length_normalize``. No gradient.
         rejected_length: (B,) the same for the rejected response.
         tau: larger asks for a smaller difference. It is not DPO's beta. On a denoiser's log-ratios it is twice the beta
@@ -67,4 +73,7 @@ def ipo(
         difference = chosen_log_ratio / chosen_length - rejected_log_ratio / rejected_length
     else:
         difference = chosen_log_ratio - rejected_log_ratio
-    return (difference - 1 / (2 * tau)).square()
+    target = 1 / (2 * tau)
+    if preference is None:
+        return (difference - target).square()
+    return preference * (difference - target).square() + (1 - preference) * (difference + target).square()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from diffpref.core.contracts import Terms
 from diffpref.objectives.base import objective
 
 __all__ = ["nll"]
@@ -16,7 +17,7 @@ __all__ = ["nll"]
     evidence="official",
     aliases=("sft",),
 )
-def nll(*, policy_chosen_logps: Tensor) -> Tensor:
+def nll(*, policy_chosen_logps: Tensor, preference: Tensor | None = None) -> Tensor | Terms:
     r"""Make the chosen sample more likely, without a reference.
 
     .. math:: \ell = -\log \pi_\theta(x_w)
@@ -25,9 +26,11 @@ def nll(*, policy_chosen_logps: Tensor) -> Tensor:
         policy_chosen_logps: (B,) log-likelihood of the chosen sample under the policy. For a denoiser that is -0.5
             times its mean squared error, so the loss is half the usual denoising loss; ``coefficient: 2`` gives the
             official ``--sft`` loss.
+        preference: (B,) P(chosen is better) in [0, 1]: the weight of the record, so that an uncertain choice is
+            imitated less; 1 where the batch has no such column. No gradient.
 
     Returns:
-        (B,) losses, unreduced.
+        (B,) losses, unreduced, with the preferences as weights where they are given.
 
     Source: maximum likelihood; DiffusionDPO ``train.py --sft`` (mean squared error, without the factor 0.5).
     Reduces to: the denoising loss of pretraining, times 0.5.
@@ -36,4 +39,4 @@ def nll(*, policy_chosen_logps: Tensor) -> Tensor:
     >>> nll(policy_chosen_logps=torch.tensor([-12.5])).item()
     12.5
     """
-    return -policy_chosen_logps
+    return -policy_chosen_logps if preference is None else Terms(-policy_chosen_logps, weights=preference)

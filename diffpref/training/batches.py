@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -12,9 +12,9 @@ from diffpref.config import Data
 from diffpref.core.contracts import Batch, Candidate, Conditioning, Record
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
-from diffpref.data import KeyedSampler, Pair, open_records, pair_view, usable_records
+from diffpref.data import Framing, KeyedSampler, Pair, View, open_records, pair_view, usable_records
 
-__all__ = ["PairBatches", "load_pairs", "pair_columns"]
+__all__ = ["PairBatches", "framing_of", "load_pairs", "pair_columns"]
 
 
 def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Record], list[Pair]]:
@@ -38,6 +38,11 @@ def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Reco
     return records, pairs
 
 
+def framing_of(data: Data) -> Framing:
+    """Return how a recipe wants its images cut."""
+    return Framing(data.random_flip, data.random_crop, data.views, data.size_conditioning == "original")
+
+
 def pair_columns(pairs: Sequence[Pair]) -> frozenset[str]:
     """Return the data columns that pairs give: those in which any differs from the default of 1."""
     given = {
@@ -57,6 +62,7 @@ class PairBatches:
         random: of the run.
         device: where batches go.
         used: the groups that the method asks for; the others are neither encoded nor read.
+        framing: how images are cut, and what is told of their sizes.
     """
 
     groups: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
@@ -69,22 +75,29 @@ class PairBatches:
         random: Random,
         device: torch.device,
         used: Sequence[str] = groups,
+        framing: Framing | None = None,
     ) -> None:
         self.records, self.pairs, self.cache, self.random, self.device = records, pairs, cache, random, device
-        self.used = tuple(used)
+        self.used, self.framing = tuple(used), framing or Framing()
         self.sampler = KeyedSampler(len(pairs), random.seed)
         self.columns = pair_columns(pairs)
         self._empty: Conditioning | None = None
 
     def encode(self) -> tuple[int, int]:
         """Encode what the cache lacks; return how many images and captions that was."""
-        images = self.cache.encode_images(self._candidates())
+        candidates, views = zip(*self._framed(), strict=True)
+        images = self.cache.encode_images(candidates, views)
         return images, self.cache.encode_captions(["", *dict.fromkeys(pair.prompt for pair in self.pairs)])
 
-    def _candidates(self) -> Iterable[Candidate]:
+    def _framed(self) -> Iterator[tuple[Candidate, View]]:
+        """Yield every image that may be shown, in each of its views."""
         for pair in self.pairs:
             candidates = self.records[pair.record_index].candidates
-            yield from (candidates[getattr(pair, group)] for group in self.used)
+            shown = [candidates[getattr(pair, group)] for group in self.used]
+            if self.framing.original_sizes:
+                shown.append(candidates[0])
+            for view in self.framing.views(pair.record_id, self.random):
+                yield from ((candidate, view) for candidate in shown)
 
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of (pair number, visit) items. Latents are drawn from their posteriors by key."""
@@ -94,15 +107,19 @@ class PairBatches:
         keys = tuple((pair.key, visit) for pair, (_, visit) in zip(pairs, items, strict=True))
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
+        views = [self.framing.view(pair.record_id, *key, self.random) for pair, key in zip(pairs, keys, strict=True)]
         media = {}
         for group in self.used:
             numbers = [getattr(pair, group) for pair in pairs]
             candidates = [self.records[p.record_index].candidates[n] for p, n in zip(pairs, numbers, strict=True)]
-            posterior = self.cache.latents(candidates)
+            posterior = self.cache.latents(candidates, views)
             drawn = [(*key, number) for key, number in zip(keys, numbers, strict=True)]
             noise = self.random.normal("posterior", drawn, posterior.mean.shape[1:])
             media[group] = (posterior.mean + posterior.std * noise).to(self.device)
         given = {"preference": [pair.probability for pair in pairs], "weight": [pair.weight for pair in pairs]}
         columns = {name: torch.tensor(given[name], device=self.device) for name in sorted(self.columns)}
-        conditioning = self.cache.conditioning([pair.prompt for pair in pairs]).to(self.device)
-        return Batch(keys, media, {"": conditioning}, columns, self._empty)
+        conditioning = self.cache.conditioning([pair.prompt for pair in pairs])
+        if self.framing.original_sizes:
+            first = [self.records[pair.record_index].candidates[0] for pair in pairs]
+            conditioning = conditioning.replace(self.cache.size_conditioning(first, views))
+        return Batch(keys, media, {"": conditioning.to(self.device)}, columns, self._empty)

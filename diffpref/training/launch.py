@@ -6,9 +6,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
+from diffpref.config import Recipe
 from diffpref.core.errors import ConfigError
+from diffpref.models.precision import DTYPES
 
-__all__ = ["launch", "loss_scaler"]
+__all__ = ["launch", "launched_precision", "loss_scaler"]
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -32,6 +34,27 @@ def launch() -> Accelerator:
         kind = accelerator.distributed_type.value
         raise ConfigError(f"training under accelerate's {kind} is not supported yet; use DDP (--multi_gpu)")
     return accelerator
+
+
+def launched_precision(recipe: Recipe, launcher: str | None) -> Recipe:
+    """Return the recipe with the precision that ``accelerate launch --mixed_precision`` asked for.
+
+    Args:
+        recipe: whose ``model.precision`` of fp32, the default, gives way.
+        launcher: the launcher's word, as it stands in ``ACCELERATE_MIXED_PRECISION``; None or "no": it asked nothing.
+
+    Raises:
+        ConfigError: launcher and recipe ask for two different half precisions, or the launcher for another format.
+    """
+    given = recipe.model.precision
+    if launcher in (None, "", "no", given):
+        return recipe
+    if launcher not in DTYPES or given != "fp32":
+        raise ConfigError(
+            f"model.precision: is {given}, but accelerate was launched with --mixed_precision {launcher}; expected is"
+            " bf16, fp16 or no, and the same in both places"
+        )
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"precision": launcher})})
 
 
 def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

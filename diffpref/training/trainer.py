@@ -26,7 +26,7 @@ from diffpref.models import open_family
 from diffpref.models.attention import set_attention
 from diffpref.models.precision import autocast
 from diffpref.models.roles import build_roles
-from diffpref.training.batches import PairBatches, load_pairs, pair_columns
+from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
 from diffpref.training.launch import launch, loss_scaler
@@ -115,11 +115,18 @@ class Trainer:
                 f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
                 f" {', '.join(sorted(given)) or 'none'}"
             )
+        if "preference" in given and (deaf := self.plan.composition.deaf_to_preference):
+            raise DataError(
+                f"the data hold soft labels or ties, which the objective {', '.join(deaf)} would take for certain wins;"
+                " drop ties (data.drop_ties), give hard labels, or use an objective that reads soft ones, such as dpo"
+            )
         encoders = open_family(recipe.model, "vae", "text").to(self.device)
         resolution = recipe.data.resolution or encoders.native_resolution()
         with self.accelerator.main_process_first():  # the others find what the first has encoded
             cache = EncodedCache(Path(recipe.data.cache or self.output / "cache"), encoders, resolution)
-            self.batches = PairBatches(records, pairs, cache, self.random, self.device, self.plan.groups)
+            self.batches = PairBatches(
+                records, pairs, cache, self.random, self.device, self.plan.groups, framing_of(recipe.data)
+            )
             self.batches.encode()
         cache.release()
 

@@ -242,3 +242,34 @@ def test_an_unknown_method_is_answered_with_the_closest_name() -> None:
     assert registry.get("diffusion-dpo") is DiffusionDPO
     with pytest.raises(ConfigError, match="unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'"):
         registry.get("difusion_dpo")
+
+
+def test_a_dropped_caption_is_the_encoded_empty_one_or_zeros_and_sizes_stay_told() -> None:
+    family, given = families.get("sdxl").tiny(), batch()
+    told = given.conditioning[""].tensors["prompt_embeds"]
+    sizes = torch.arange(24.0).view(4, 6)
+    shared = Conditioning({"prompt_embeds": told, "time_ids": sizes})
+    empty = Conditioning({"prompt_embeds": torch.full((1, 2, 3), 7.0), "time_ids": torch.full((1, 6), -1.0)})
+    given = replace(given, conditioning={"": shared}, empty=empty)
+    for dropped_as, expected in (("encode", 7.0), ("zeros", 0.0)):
+        for method in (DiffusionDPO, SFT):
+            rows = method(empty_prompt_prob=1.0, dropped_as=dropped_as).prepare(given, context(family))
+            seen = rows.conditioning.tensors
+            assert torch.equal(seen["prompt_embeds"], torch.full_like(seen["prompt_embeds"], expected))
+            assert torch.equal(seen["time_ids"][:4], sizes)
+
+
+def test_weights_of_a_timestep_are_those_of_the_schedule_that_noised() -> None:
+    from diffpref.likelihood import DenoisingLikelihood
+    from diffpref.likelihood.weighting import kappa
+
+    family = families.get("sd").tiny()
+    rows = DiffusionDPO(timestep_rule="turbo").prepare(batch(), context(family))
+    prediction = {"policy": {"prediction": torch.zeros_like(rows.inputs["target"])}}
+    likelihood = DenoisingLikelihood(family.schedule, "min_snr", 0.1)
+    names = ["policy_chosen_logps", "policy_chosen_errors"]
+    values = likelihood(names, prediction, rows)
+    timesteps = rows.inputs["timesteps"][:4]
+    expected = kappa("min_snr", family.schedule.rescaled(), timesteps, snr_gamma=0.1).float()
+    assert torch.allclose(values[names[0]], -0.5 * expected * values[names[1]])
+    assert not torch.allclose(expected, kappa("min_snr", family.schedule, timesteps, snr_gamma=0.1).float())

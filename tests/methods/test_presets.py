@@ -61,6 +61,7 @@ def test_a_preset_says_what_was_published(name: str) -> None:
     assert (term.spec.name, term.options.beta) == ("dpo", 5000)
     assert (optim.betas, optim.weight_decay, optim.eps, optim.schedule) == ((0.9, 0.999), 1e-2, 1e-8, "constant")
     assert recipe.model.family in families
+    assert recipe.data.random_flip and not recipe.data.random_crop
     assert recipe.adapter.kind == ("lora" if name.endswith("_lora") else "full")
     if recipe.adapter.kind == "lora":
         assert recipe.adapter.rank == 8 and recipe.adapter.alpha in (None, 8)

@@ -138,3 +138,37 @@ def test_accuracy_counts_a_tie_as_one_half() -> None:
     assert metrics["rewards/rejected"].tolist() == [0.0, 0.0, 0.0]
     assert metrics["rewards/margins"].tolist() == [2.0, 0.0, -2.0]
     assert not any(tensor.requires_grad for tensor in metrics.values())
+
+
+@fast
+@given(ratios, ratios, st.floats(0.05, 5), st.floats(0, 1))
+def test_ipo_with_a_soft_label_is_the_expectation_over_it(
+    chosen: float, rejected: float, tau: float, preference: float
+) -> None:
+    def loss(given: float) -> float:
+        return objectives.ipo(
+            chosen_log_ratio=tensor(chosen),
+            rejected_log_ratio=tensor(rejected),
+            preference=tensor(given),
+            tau=tau,
+            length_normalize=False,
+        ).item()
+
+    difference = np.float64(chosen) - rejected
+    first, second = (difference - 0.5 / tau) ** 2, (difference + 0.5 / tau) ** 2
+    assert loss(preference) == pytest.approx(preference * first + (1 - preference) * second, rel=1e-12, abs=1e-12)
+    assert loss(1.0) == pytest.approx(first) and loss(0.0) == pytest.approx(second)
+
+
+def test_ipo_of_a_tie_is_least_where_the_two_are_equally_likely() -> None:
+    chosen = tensor(0.7).requires_grad_()
+    options = {"preference": tensor(0.5), "tau": 0.1, "length_normalize": False}
+    objectives.ipo(chosen_log_ratio=chosen, rejected_log_ratio=tensor(0.7), **options).backward()
+    assert chosen.grad is not None and chosen.grad.item() == 0
+
+
+def test_nll_imitates_an_uncertain_choice_less() -> None:
+    logps, preference = tensor(-2.0, -8.0), tensor(1.0, 0.5)
+    terms = objectives.nll(policy_chosen_logps=logps, preference=preference)
+    assert torch.equal(terms.losses, -logps) and torch.equal(terms.weights, preference)
+    assert torch.equal(objectives.nll(policy_chosen_logps=logps), -logps)

@@ -32,7 +32,7 @@ class StableDiffusionXL(DenoiserFamily):
     """Conditioning: ``prompt_embeds`` (N, T, D), the last-but-one layers of both encoders side by side;
     ``pooled_prompt_embeds`` (N, P), the projection of the second; ``time_ids`` (N, 6), original height and width, crop
     top and left, target height and width. Diffusion-DPO's code always gives ``(res, res, 0, 0, res, res)``, and so does
-    `encode_prompt`.
+    `encode_prompt`; the diffusers script gives the true ones of a pair's first image, which is `size_conditioning`.
 
     The refiner is an SDXL without the first encoder whose fifth and last number is an aesthetic score: as in that code
     ``(res, res, 0, 0, 6)``, for winners and losers alike. It begins from a picture, so our sampler has no use for it.
@@ -44,6 +44,7 @@ class StableDiffusionXL(DenoiserFamily):
         "text_encoder_2": (CLIPTokenizer, CLIPTextModelWithProjection),
     }
     added_embedding = "text_time"
+    size_tensors = frozenset({"time_ids"})
     pipeline_class = StableDiffusionXLPipeline
     default_resolution = 1024
 
@@ -100,16 +101,19 @@ class StableDiffusionXL(DenoiserFamily):
     def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:
         encoders = self._needed("text", self.texts)
         outputs = [e.model(e.tokens(prompts), output_hidden_states=True) for e in encoders]
-        size = float(resolution)
-        last = [AESTHETIC_SCORE] if self.is_refiner else [size, size]
-        time_ids = torch.tensor([[size, size, 0.0, 0.0, *last]], device=outputs[0].hidden_states[-2].device)
+        embeds = torch.cat([o.hidden_states[-2] for o in outputs], dim=-1).float()
+        uncropped = embeds.new_tensor([[resolution, resolution, 0, 0]]).repeat(len(prompts), 1)
         return Conditioning(
             {
-                "prompt_embeds": torch.cat([o.hidden_states[-2] for o in outputs], dim=-1).float(),
+                "prompt_embeds": embeds,
                 "pooled_prompt_embeds": outputs[-1].text_embeds.float(),
-                "time_ids": time_ids.repeat(len(prompts), 1),
+                **self.size_conditioning(uncropped, resolution),
             }
         )
+
+    def size_conditioning(self, sizes: Tensor, resolution: int) -> dict[str, Tensor]:
+        last = [AESTHETIC_SCORE] if self.is_refiner else [resolution, resolution]
+        return {"time_ids": torch.cat([sizes.float(), sizes.new_tensor([last]).float().repeat(len(sizes), 1)], dim=1)}
 
     def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
         told = conditioning.tensors
