@@ -112,6 +112,11 @@ class Training(Section):
         default=None,
         description="batch_size x accumulation x processes, which must give this number; not given: whatever they give",
     )
+    replay: Literal["auto", "always"] = Field(
+        default="auto",
+        description="forwards without gradient first, objectives once on all records of an update, then forwards again"
+        " with gradient; auto: where an objective couples its records",
+    )
     checkpoint_every: NonNegativeInt = Field(default=0, description="updates between checkpoints; 0 = only at the end")
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")

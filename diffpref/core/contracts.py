@@ -229,18 +229,27 @@ class Terms:
 
 
 class Likelihood(Protocol):
-    """Turns model outputs into the quantities that objectives name. Arithmetic only."""
+    """Turns model outputs into the quantities that objectives name. Arithmetic only.
+
+    ``provides`` holds these quantities; ``from_raw`` those of them that need only `raw` of each role, a few numbers a
+    row, so that a role's answers need not be kept, or not even be computed again.
+    """
 
     provides: frozenset[str]
+    from_raw: frozenset[str]
 
     def __call__(self, names: Sequence[str], outputs: Mapping[str, Tensors], rows: Rows) -> dict[str, Tensor]:
         """Return a tensor for each vocabulary name.
 
         Args:
             names: what is asked, such as ``chosen_log_ratio``.
-            outputs: role -> what its model answered for all rows.
+            outputs: role -> what its model answered for all rows, or `raw` of it.
             rows: the question.
         """
+        ...
+
+    def raw(self, answers: Tensors, rows: Rows) -> dict[str, Tensor]:
+        """Return (N,) tensors that stand for a role's answers in every quantity of ``from_raw``; or give them back."""
         ...
 
 

@@ -38,6 +38,7 @@ class DenoisingLikelihood:
     snr_gamma: float = 5.0
 
     provides = frozenset({"logps", "log_ratio", "errors"})
+    from_raw = provides
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
@@ -64,7 +65,7 @@ class DenoisingLikelihood:
 
         Args:
             names: vocabulary names of the above forms.
-            outputs: role -> ``{"prediction": (N, ...)}``.
+            outputs: role -> ``{"prediction": (N, ...)}``, or what `raw` made of it.
             rows: ``inputs["target"]`` (N, ...) and ``inputs["timesteps"]`` (N,).
 
         Raises:
@@ -77,7 +78,7 @@ class DenoisingLikelihood:
         for role in sorted(frozenset().union(*(name.roles for name in parsed))):
             if role not in outputs:
                 raise ConfigError(f"likelihood 'denoising': {', '.join(names)} needs role '{role}', which did not run")
-            error = self._errors(role, outputs[role]["prediction"], rows)
+            error = self.raw(outputs[role], rows, role)["errors"]
             error = error if role == "policy" else error.detach()
             weight = self._kappa(rows).to(error.dtype)
             errors[role], logps[role] = _mean_draws(error, rows), _mean_draws(-0.5 * weight * error, rows)
@@ -103,8 +104,21 @@ class DenoisingLikelihood:
             raise ConfigError(f"'{name}' needs group '{name.group}'; the method prepared {', '.join(rows.groups)}")
         return name
 
-    def _errors(self, role: str, prediction: Tensor, rows: Rows) -> Tensor:
+    def raw(self, answers: Tensors, rows: Rows, role: str = "a role") -> dict[str, Tensor]:
+        """Return ``errors``, (N,): the mean squared error of each row, which is all that the likelihood reads.
+
+        Args:
+            answers: ``prediction`` (N, ...), or already ``errors``.
+            rows: the question.
+            role: for the message.
+
+        Raises:
+            ShapeError: prediction, target and timesteps do not fit each other.
+        """
         target, timesteps = rows.inputs["target"], rows.inputs["timesteps"]
+        if "errors" in answers:
+            return {"errors": answers["errors"]}
+        prediction = answers["prediction"]
         if prediction.shape != target.shape or timesteps.shape != target.shape[:1]:
             raise ShapeError(
                 f"likelihood 'denoising': prediction of '{role}' {tuple(prediction.shape)} and target "
@@ -112,7 +126,7 @@ class DenoisingLikelihood:
             )
         # In half precision the difference of two errors near 0.2 is off by 1e-4, which beta multiplies by thousands.
         dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-        return (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(dim=1)
+        return {"errors": (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(dim=1)}
 
     def _kappa(self, rows: Rows) -> Tensor:
         target = rows.inputs["target"]

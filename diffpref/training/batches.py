@@ -99,12 +99,15 @@ class PairBatches:
             for view in self.framing.views(pair.record_id, self.random):
                 yield from ((candidate, view) for candidate in shown)
 
+    def keys(self, items: Sequence[tuple[int, int]]) -> tuple[tuple[str, int], ...]:
+        """Return what the random draws of (pair number, visit) items are keyed by."""
+        return tuple((self.pairs[index].key, visit) for index, visit in items)
+
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of (pair number, visit) items. Latents are drawn from their posteriors by key."""
         if not items:
             raise DataError("an empty batch was asked for")
-        pairs = [self.pairs[index] for index, _ in items]
-        keys = tuple((pair.key, visit) for pair, (_, visit) in zip(pairs, items, strict=True))
+        pairs, keys = [self.pairs[index] for index, _ in items], self.keys(items)
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
         views = [self.framing.view(pair.record_id, *key, self.random) for pair, key in zip(pairs, keys, strict=True)]

@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Terms
+from diffpref.core.contracts import Batch, Context, Likelihood, Tensors, Terms
 from diffpref.objectives.compose import reduce_sums
 from diffpref.training.plan import Plan
 
-__all__ = ["Forward", "run_forward"]
+__all__ = ["Forward", "judge", "run_forward"]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What a micro-batch gives.
+    """What the objectives say of a micro-batch, or of all records of an update.
 
     Args:
         sums: (terms,) sum of weights * losses of each objective term, with gradient.
         weights: (terms,) sum of weights.
         finite: (B,) whether every loss of a record is finite.
         metrics: detached (B,) tensors.
+        state: the objectives' running statistics after these records.
     """
 
     sums: Tensor
     weights: Tensor
     finite: Tensor
     metrics: dict[str, Tensor]
+    state: Tensors = field(default_factory=dict)
 
 
-def run_forward(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context) -> Forward:
+def run_forward(
+    plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, state: Tensors | None = None
+) -> Forward:
     """Ask every role that the objectives name about a micro-batch, the policy last and with gradient."""
     rows = plan.method.prepare(batch, context)
     outputs = {
         name: context.roles[name](rows, grad=name == "policy")
         for name in sorted(plan.roles, key=lambda name: name == "policy")
     }
-    values = likelihood(plan.names, outputs, rows)
-    tensors = {**values, **rows.columns}
-    terms = [(coefficient, name, _weighted(term, rows)) for coefficient, name, term in plan.composition(tensors)]
+    return judge(plan, likelihood(plan.names, outputs, rows), rows.columns, state)
+
+
+def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None = None) -> Forward:
+    """Compute the objectives and what the log says.
+
+    Args:
+        plan: names the objectives.
+        values: what the likelihood gives, by vocabulary name.
+        columns: of the data.
+        state: the objectives' running statistics before these records.
+    """
+    tensors = {**values, **columns}
+    terms = [(factor, name, _weighted(term, columns)) for factor, name, term in plan.composition(tensors, state)]
     metrics = {name: value for _, _, term in terms for name, value in term.metrics.items()}
     if "chosen_log_ratio" in values and "rejected_log_ratio" in values:
         metrics |= plan.composition.metrics(tensors)
@@ -53,10 +68,11 @@ def run_forward(plan: Plan, likelihood: Likelihood, batch: Batch, context: Conte
         torch.stack(weights),
         _finite([term.losses for _, _, term in terms]),
         {name: value.detach().float() for name, value in metrics.items()},
+        {name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
     )
 
 
-def _watched(group: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def _watched(group: str, values: Tensors) -> dict[str, Tensor]:
     """Return what the log says of a group besides the objective's own metrics."""
     metrics = {}
     policy, reference = (values.get(f"{role}_{group}_errors") for role in ("policy", "reference"))
@@ -69,9 +85,9 @@ def _watched(group: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return metrics
 
 
-def _weighted(term: Terms, rows: Rows) -> Terms:
+def _weighted(term: Terms, columns: Tensors) -> Terms:
     """Multiply a term's weights by the data column ``weight`` where there is one."""
-    column = rows.columns.get("weight")
+    column = columns.get("weight")
     if column is None:
         return term
     weights = column.to(term.losses) if term.weights is None else term.weights * column

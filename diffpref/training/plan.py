@@ -121,13 +121,6 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterat
     model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
     if lacking := [str(n) for n in model_names if n.unit or n.quantity not in provided]:
         yield f"objective: needs {_list(lacking)}; of whole samples a denoiser's likelihood gives {_list(provided)}"
-    if composition.coupling and recipe.training.accumulation > 1:
-        yield (
-            "training.accumulation: must be 1 with an objective that couples the records of a batch, got"
-            f" {recipe.training.accumulation}"
-        )
-    if composition.initial_state():
-        yield "objective: keeps running statistics, which the training loop does not carry yet"
 
 
 def _list(names: Any) -> str:

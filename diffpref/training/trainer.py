@@ -85,8 +85,6 @@ class Trainer:
         self.world = World(self.accelerator.num_processes, self.accelerator.process_index)
         self.recipe = with_records_per_update(self.recipe, self.world.size)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
-        if self.plan.composition.coupling and self.world.size > 1:
-            raise ConfigError("objective: one that couples the records of a batch runs on one process only")
 
     def _check_output(self) -> None:
         saved = self.output / "config.yaml"
@@ -163,6 +161,7 @@ class Trainer:
             optimizer=optimizer,
             scaler=loss_scaler(recipe.model.precision, self.device),
             accelerator=self.accelerator,
+            state={name: tensor.to(self.device) for name, tensor in self.plan.composition.initial_state().items()},
         )
 
     def _resume(self) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from diffpref.config import build_recipe
-from diffpref.core.contracts import Terms
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.objectives import objective, registry
 from diffpref.training import Trainer
@@ -33,12 +31,6 @@ def toys() -> Iterator[None]:
     def soft(*, chosen_log_ratio: Tensor, preference: Tensor) -> Tensor:
         return -preference * chosen_log_ratio
 
-    def coupled(*, chosen_log_ratio: Tensor) -> Tensor:
-        return -(chosen_log_ratio - chosen_log_ratio.mean())
-
-    def remembers(*, chosen_log_ratio: Tensor, state: dict[str, Tensor]) -> Terms:
-        return Terms(-chosen_log_ratio, state=state)
-
     def peers(*, peer_chosen_logps: Tensor) -> Tensor:
         return -peer_chosen_logps
 
@@ -46,8 +38,6 @@ def toys() -> Iterator[None]:
         return -policy_chosen_token_logps.sum(1) + chosen_kl
 
     toy("toy_soft", soft)
-    toy("toy_coupled", coupled, coupling="batch")
-    toy("toy_remembers", remembers, init=lambda: {"mean": torch.zeros(())})
     toy("toy_peers", peers)
     toy("toy_tokens", tokens)
     yield
@@ -73,11 +63,6 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
         ({"method": "sft", "objective": "dpo"}, "objective: needs rejected samples; method 'sft' prepares chosen"),
         ({"objective": "toy_peers"}, "objective: needs the role peer; method 'diffusion_dpo' has policy, reference"),
         ({"objective": "toy_tokens"}, "objective: needs chosen_kl, policy_chosen_token_logps; of whole samples"),
-        ({"objective": "toy_remembers"}, "objective: keeps running statistics"),
-        (
-            {"objective": "toy_coupled", "training__accumulation": 2},
-            "training.accumulation: must be 1 with an objective",
-        ),
         (
             {"method": "dpo"},
             "method: 'dpo' is an objective, not a method; put it under objective. Methods: diffusion_dpo",
