@@ -47,8 +47,8 @@ def with_records_per_update(recipe: Recipe, processes: int) -> Recipe:
     if training.records_per_update not in (None, product):
         raise ConfigError(
             f"training.records_per_update: is {training.records_per_update}, but batch_size {training.batch_size} x"
-            f" accumulation {training.accumulation} x {processes} process{'es' if processes > 1 else ''} give {product};"
-            " change one of them"
+            f" accumulation {training.accumulation} x {processes} process{'es' if processes > 1 else ''} give"
+            f" {product}; change one of them"
         )
     return recipe.model_copy(update={"training": training.model_copy(update={"records_per_update": product})})
 
