@@ -1,5 +1,7 @@
 # Each target makes .venv and installs into it first, once; again when setup.cfg or pyproject.toml change.
 PYTHON ?= python3
+# Processes of the tests: one thread each (tests/conftest.py), a file's tests in one process.
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test test-slow lint docs clean
@@ -9,10 +11,10 @@ demo: .venv/.installed
 	$(BIN)/diffpref demo --output runs/demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" --durations=15
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not gpu" --durations=15
 
 test-slow: .venv/.installed
-	$(BIN)/python -m pytest -q -m "slow and not gpu" --durations=15
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "slow and not gpu" --durations=15
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -1,19 +1,19 @@
 """The small search behind the demo's beta and learning rate: ``python benchmarks/demo_search.py --output runs/search``.
 
 Every setting trains on the pairs of the demo and is judged on 160 captions that belong neither to the demo's training
-prompts nor to its evaluation: ``shapes:seen:300-460``. The candidates are drawn and scored once. The table goes to
-``benchmarks/demo_search.md``.
+prompts nor to its evaluation: ``shapes:seen:300-460``. The candidates are drawn and scored once; a setting that was
+tried before is not tried again. The table goes to ``benchmarks/demo_search.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 
 from diffpref.config import load_yaml
 from diffpref.config.recipe import find_recipe
+from diffpref.evaluation.results import Comparison
 from diffpref.loops import align, load_alignment
 from diffpref.training.log import read_metrics
 
@@ -37,12 +37,16 @@ def trial(output: Path, beta: float, rate: float, steps: int, seed: int) -> str:
     }
     evaluation = {**given["evaluation"], "prompts": CAPTIONS, "seeds": 2}
     overrides = {"output": str(output), "seed": seed, "training": training, "evaluation": evaluation}
-    comparison = align(load_alignment("rounds/shapes", overrides))
+    found = output / name / "comparison.json"
+    if found.exists():
+        comparison = Comparison.load(found)
+    else:
+        comparison = align(load_alignment("rounds/shapes", overrides))
+        comparison.save(found)
     last = read_metrics(output / name / "metrics.jsonl")[-20:]
     error = sum(row["errors/chosen_vs_reference"] for row in last) / len(last)
     accuracy = sum(row["rewards/accuracies"] for row in last) / len(last)
     right, facts, judge = comparison.all_facts, comparison.num_facts, comparison.judges[0]
-    (output / name / "comparison.json").write_text(json.dumps(comparison.to_json()), encoding="utf-8")
     return (
         f"| {beta:g} | {rate:g} | {steps} | {right.base_share:.1%} -> {right.aligned_share:.1%} |"
         f" {facts.win.rate:.1%} | {judge.win.rate:.1%} | {error:+.5f} | {accuracy:.2f} |\n"
@@ -54,8 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/search"))
     parser.add_argument("--table", type=Path, default=Path("benchmarks/demo_search.md"))
-    parser.add_argument("--beta", type=float, nargs="+", default=[500, 1000, 2000])
-    parser.add_argument("--learning-rate", type=float, nargs="+", default=[1e-4, 3e-4])
+    parser.add_argument("--beta", type=float, nargs="+", default=[500, 1000, 2000, 4000])
+    parser.add_argument("--learning-rate", type=float, nargs="+", default=[1e-4, 2e-4, 3e-4])
     parser.add_argument("--steps", type=int, nargs="+", default=[200])
     parser.add_argument("--seed", type=int, default=100)
     given = parser.parse_args()
