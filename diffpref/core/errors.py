@@ -10,7 +10,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DiffprefError",
+    "DiskFullError",
     "ModelError",
+    "NewerFormatError",
     "NonFiniteError",
     "ShapeError",
     "suggest",
@@ -39,6 +41,14 @@ class ModelError(DiffprefError):
 
 class CheckpointError(DiffprefError):
     """A checkpoint is incomplete or does not fit the run."""
+
+
+class DiskFullError(CheckpointError):
+    """There is no room for a checkpoint. Nothing that was there was touched."""
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint was written by a later version; it is no damage, so nothing older is taken instead."""
 
 
 class NonFiniteError(DiffprefError):

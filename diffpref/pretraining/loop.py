@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpref.core.files import publish_folder, read_json, write_json
-from diffpref.training.state import load_optimizer, load_tensors, save_optimizer, save_tensors
+from diffpref.training.state import load_tensors, pack_optimizer, restore_optimizer, save_tensors
 
 __all__ = ["Loop", "one_cycle"]
 
@@ -108,13 +108,15 @@ class Loop:
         with publish_folder(self.folder / "checkpoint", replace=True) as folder:
             for name, module in self._states().items():
                 save_tensors(folder / f"{name}.safetensors", module.state_dict())
-            save_optimizer(folder, self.optimizer)
-            write_json(folder / "counters.json", {"step": self.step, "seconds": self.seconds})
+            moments, described = pack_optimizer(self.optimizer)
+            save_tensors(folder / "optimizer.safetensors", moments)
+            counters = {"step": self.step, "seconds": self.seconds, "optimizer": described}
+            write_json(folder / "counters.json", counters)
 
     def _load(self) -> None:
         folder = self.folder / "checkpoint"
         for name, module in self._states().items():
             module.load_state_dict(load_tensors(folder / f"{name}.safetensors"))
-        load_optimizer(folder, self.optimizer)
         counters = read_json(folder / "counters.json")
+        restore_optimizer(self.optimizer, load_tensors(folder / "optimizer.safetensors"), counters["optimizer"])
         self.step, self.seconds = counters["step"], counters["seconds"]

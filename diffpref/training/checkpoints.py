@@ -1,82 +1,236 @@
-"""Checkpoints: folders that are complete or absent, the newest few kept, resumed from the newest.
+"""Checkpoints: folders that are complete or absent, verified before use, the newest few good ones kept.
 
-``checkpoints/step-000400/`` holds ``policy.safetensors``, the optimiser's moments and ``counters.json``. Randomness
-needs no entry: it is a function of the step.
+``checkpoints/step-000400/`` holds a safetensors file for each part (``policy``, ``optimizer`` and whatever else moves),
+``counters.json`` for what is no tensor, and ``manifest.json``, written last. Randomness needs no entry: it is a
+function of the step.
 """
 
 from __future__ import annotations
 
+import errno
+import json
+import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from diffpref.core.errors import CheckpointError
-from diffpref.core.files import publish_folder, read_json, write_json
-from diffpref.training.state import load_optimizer, load_tensors, save_optimizer, save_tensors
+from diffpref.core.errors import CheckpointError, DiskFullError, NewerFormatError
+from diffpref.core.files import publish_folder, read_json, remove_leftovers
+from diffpref.training.manifest import (
+    MANIFEST,
+    library_versions,
+    read_manifest,
+    verify_files,
+    write_counted,
+    write_manifest,
+)
+from diffpref.training.state import DTYPES, load_tensors, safetensors_pieces
 
-__all__ = ["list_checkpoints", "load_checkpoint", "remove_unfinished", "save_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "list_checkpoints",
+    "newest_checkpoint",
+    "open_checkpoint",
+    "remove_unfinished",
+    "save_checkpoint",
+]
 
-FORMAT = 1
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"""1 had no manifest, and the optimiser's scalars in ``optimizer.json``; it is still read."""
+COUNTERS = "counters.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found good.
+
+    Args:
+        path: its folder.
+        step: updates done.
+        counters: what is no tensor, as JSON gives it back.
+        shapes: part -> name -> dtype and shape; empty for format 1.
+    """
+
+    path: Path
+    step: int
+    counters: Mapping[str, Any]
+    shapes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __contains__(self, part: str) -> bool:
+        return (self.path / f"{part}.safetensors").is_file()
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Read the tensors of a part.
+
+        Raises:
+            CheckpointError: there is no such part, or it holds other tensors than the manifest says.
+        """
+        if name not in self:
+            raise CheckpointError(f"{self.path}: holds no part '{name}'; it was saved by a run without one")
+        tensors = load_tensors(self.path / f"{name}.safetensors")
+        if name in self.shapes and _shapes(tensors) != self.shapes[name]:
+            raise CheckpointError(f"{self.path}: {name}.safetensors holds other tensors than its manifest says")
+        return tensors
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the published checkpoints of a run, oldest first."""
+    """Return the published checkpoints of a run, oldest first. Whether they are good, `open_checkpoint` says."""
     found = [path for path in (Path(folder) / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed run left behind while it wrote. No other process may be writing to this run."""
-    for path in (Path(folder) / "checkpoints").glob(".tmp-step-*"):
-        shutil.rmtree(path)
+    for place in (Path(folder), Path(folder) / "checkpoints", Path(folder) / "samples"):
+        remove_leftovers(place)
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    policy: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    keep: int,
-    scaler: Mapping[str, Any] | None = None,
+    folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], counters: Mapping[str, Any], keep: int
 ) -> Path:
-    """Publish the state after ``step`` updates, then remove all but the newest ``keep``.
+    """Publish the state after ``step`` updates; only then remove those older than the newest ``keep`` good ones.
+
+    A good checkpoint of this step that is there already stays as it is; a bad one is replaced.
 
     Args:
         folder: of the run.
         step: updates done.
-        policy: what is trained, by name.
-        optimizer: its moments are saved.
-        keep: checkpoints that stay.
-        scaler: state of the loss scaler, under fp16.
+        parts: part -> tensors by name; each part becomes a file ``<part>.safetensors``.
+        counters: JSON-ready values.
+        keep: good checkpoints that stay.
+
+    Raises:
+        DiskFullError: there is no room; the older checkpoints are as they were.
+        CheckpointError: it cannot be written for another reason.
     """
     target = Path(folder) / "checkpoints" / f"step-{step:06d}"
-    if target.exists():
+    if target.exists() and _complaint(target) is None:
         return target
-    with publish_folder(target) as temporary:
-        save_tensors(temporary / "policy.safetensors", policy)
-        save_optimizer(temporary, optimizer)
-        write_json(temporary / "counters.json", {"format": FORMAT, "step": step, "scaler": dict(scaler or {})})
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    try:
+        with publish_folder(target, replace=True) as temporary:
+            _write(temporary, step, parts, counters)
+    except OSError as error:
+        raise _cannot_write(target, parts, error) from error
+    _rotate(folder, keep)
     return target
 
 
-def load_checkpoint(path: Path, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-    """Restore the optimiser; return the step, the policy's tensors and the loss scaler's state.
+def _write(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], counters: Mapping[str, Any]) -> None:
+    files: dict[str, Any] = {}
+    for part, tensors in parts.items():
+        name = f"{part}.safetensors"
+        files[name] = write_counted(folder / name, safetensors_pieces(tensors)) | {"tensors": _shapes(tensors)}
+    text = json.dumps({"format": FORMAT, "step": step, **counters}, indent=1, ensure_ascii=False) + "\n"
+    files[COUNTERS] = write_counted(folder / COUNTERS, [text.encode()])
+    write_manifest(folder, {"format": FORMAT, "step": step, "libraries": library_versions(), "files": files})
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: {"dtype": DTYPES[t.dtype], "shape": list(t.shape)} for name, t in sorted(tensors.items())}
+
+
+def _cannot_write(target: Path, parts: Mapping[str, Mapping[str, Tensor]], error: OSError) -> CheckpointError:
+    if error.errno not in FULL:
+        return CheckpointError(f"{target}: cannot be written ({error.strerror or error}); older checkpoints are intact")
+    needed = sum(t.numel() * t.element_size() for tensors in parts.values() for t in tensors.values())
+    try:
+        free = f", {shutil.disk_usage(target.parent).free:,} are free"
+    except OSError:
+        free = ""
+    return DiskFullError(
+        f"{target}: no space left ({error.strerror or error}): a checkpoint needs about {needed:,} bytes{free}; older"
+        " checkpoints are intact. Free space, lower training.keep, or go on without: training.on_full_disk=warn"
+    )
+
+
+def _rotate(folder: Path, keep: int) -> None:
+    """Remove what is older than the newest ``keep`` good checkpoints; bad ones among these are kept to be looked at."""
+    good = 0
+    for path in reversed(list_checkpoints(folder)):
+        if good >= keep:
+            shutil.rmtree(path)
+        elif _complaint(path) is None:
+            good += 1
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Verify a checkpoint, every byte of it, and return it.
 
     Raises:
-        CheckpointError: the checkpoint is of another format, damaged, or of another kind of run.
+        NewerFormatError: it was written by a later version.
+        CheckpointError: it is damaged; the message names the file and what is wrong with it.
     """
     try:
-        counters = read_json(path / "counters.json")
-        if counters["format"] != FORMAT:
-            raise CheckpointError(f"{path}: format {counters['format']}, this version reads {FORMAT}")
-        load_optimizer(path, optimizer)
-        return int(counters["step"]), load_tensors(path / "policy.safetensors"), counters["scaler"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged checkpoint ({what}); remove it to go on from an earlier one") from error
+        if not (path / MANIFEST).exists() and _counters(path)["format"] == 1:
+            return _open_format_1(path)
+        manifest = read_manifest(path)
+        if manifest["format"] > FORMAT:
+            raise NewerFormatError(f"format {manifest['format']}, this version reads up to {FORMAT}: update diffpref")
+        if manifest["step"] != int(path.name[5:]):
+            raise CheckpointError(f"{MANIFEST}: is of step {manifest['step']}")
+        verify_files(path, manifest)
+        shapes = {Path(n).stem: file["tensors"] for n, file in manifest["files"].items() if "tensors" in file}
+        return Checkpoint(path, manifest["step"], _counters(path), shapes)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _counters(path: Path, name: str = COUNTERS) -> dict[str, Any]:
+    try:
+        values = read_json(path / name)
+        if not isinstance(values, dict) or (name == COUNTERS and not {"format", "step"} <= values.keys()):
+            raise ValueError("not what was written")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({str(error).splitlines()[0]})"
+        raise CheckpointError(f"{name}: {reason}") from error
+    return values
+
+
+def _open_format_1(path: Path) -> Checkpoint:
+    """Without a manifest only missing, cut and unreadable files are found."""
+    counters = {**_counters(path), "optimizer": _counters(path, "optimizer.json")}
+    for part in ("policy", "optimizer"):
+        load_tensors(path / f"{part}.safetensors")
+    return Checkpoint(path, int(counters["step"]), counters)
+
+
+def _complaint(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None."""
+    try:
+        open_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the newest good checkpoint of a run, with one warning when a newer one is damaged; None: there is none.
+
+    Raises:
+        NewerFormatError: the newest was written by a later version.
+        CheckpointError: there are checkpoints, but no good one: a line each.
+    """
+    bad: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            found = open_checkpoint(path)
+        except NewerFormatError:
+            raise
+        except CheckpointError as error:
+            bad.append(str(error))
+            continue
+        if bad:
+            logger.warning("%s; going on from %s", "; ".join(bad), path.name)
+        return found
+    if bad:
+        head = f"{folder}: no checkpoint is good; put one back, or remove the folder to begin again"
+        raise CheckpointError("\n".join([head, *bad]))
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffpref.core.files import write_atomic
+from diffpref.core.files import append_line, write_atomic
 
 __all__ = ["MetricsLog", "read_metrics"]
 
@@ -38,5 +38,4 @@ class MetricsLog:
 
     def write(self, metrics: Mapping[str, float]) -> None:
         """Append one update. Non-finite values are refused: the guards stop the run before."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(metrics), allow_nan=False) + "\n")
+        append_line(self.path, json.dumps(dict(metrics), allow_nan=False))

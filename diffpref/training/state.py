@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from diffpref.core.errors import CheckpointError
-from diffpref.core.files import read_json, write_json
+from diffpref.core.files import write_atomic
 
-__all__ = ["load_optimizer", "load_tensors", "save_optimizer", "save_tensors"]
+__all__ = ["load_tensors", "pack_optimizer", "restore_optimizer", "safetensors_pieces", "save_tensors"]
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def safetensors_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield the content of a safetensors file: the header, then one tensor after another.
+
+    One tensor at a time is brought to the CPU. The bytes are a function of names and values alone; tied and strided
+    tensors are written out. Unlike the library's own writer, what the file system says is not hidden.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # each aligned to its own size
+    header, start = {}, 0
+    for name in order:
+        tensor = tensors[name]
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            yield flat.view(torch.uint8).numpy().data
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write named tensors. Each gets memory of its own, so that tied or strided tensors can be stored."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    """Write named tensors as a safetensors file, atomically."""
+    write_atomic(path, safetensors_pieces(tensors))
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read what `save_tensors` wrote.
+    """Read a safetensors file.
 
     Raises:
         CheckpointError: the file is missing or damaged.
     """
     try:
         return load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    except Exception as error:  # safetensors raises its own type, which shares no base but Exception
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
 
 
-def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Write ``optimizer.safetensors`` (moments) and ``optimizer.json`` (groups and scalar state)."""
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return an optimiser's state as tensors (``0.exp_avg``: of the first parameter) and JSON-ready values."""
     state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
@@ -47,26 +82,26 @@ def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
                 tensors[f"{index}.{name}"] = value
             else:
                 scalars.setdefault(str(index), {})[name] = value
-    save_tensors(folder / "optimizer.safetensors", tensors)
-    write_json(folder / "optimizer.json", {"scalars": scalars, "groups": state["param_groups"]})
+    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
 
 
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore what `save_optimizer` wrote into an optimiser over the same parameters.
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], described: Mapping[str, Any]
+) -> None:
+    """Put what `pack_optimizer` returned into an optimiser over the same parameters.
 
     Raises:
-        CheckpointError: the parameter groups differ in number or size.
+        CheckpointError: the parameter groups differ in number or size, or a moment does not fit its parameter.
     """
-    described = read_json(folder / "optimizer.json")
     sizes = [len(group["params"]) for group in described["groups"]]
     expected = [len(group["params"]) for group in optimizer.param_groups]
     if sizes != expected:
-        raise CheckpointError(f"{folder}: optimiser groups of {sizes} parameters, this run has {expected}")
+        raise CheckpointError(f"optimiser groups of {sizes} parameters, this run has {expected}")
     state: dict[int, dict[str, Any]] = {}
-    for name, tensor in load_tensors(folder / "optimizer.safetensors").items():
+    for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     for index, values in described["scalars"].items():
         state.setdefault(int(index), {}).update(values)
-    groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else g for g in described["groups"]]
+    groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else dict(g) for g in described["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

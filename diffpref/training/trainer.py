@@ -28,11 +28,12 @@ from diffpref.models.precision import autocast
 from diffpref.models.roles import build_roles
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
-from diffpref.training.checkpoints import list_checkpoints, load_checkpoint, remove_unfinished, save_checkpoint
+from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint, remove_unfinished, save_checkpoint
 from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes, with_records_per_update
+from diffpref.training.state import pack_optimizer, restore_optimizer
 from diffpref.training.update import Updater
 
 __all__ = ["Trainer"]
@@ -167,17 +168,18 @@ class Trainer:
     def _resume(self) -> None:
         if self.world.is_main:
             remove_unfinished(self.output)
-        found = list_checkpoints(self.output)
-        if not found:
+        found = newest_checkpoint(self.output)
+        if found is None:
             return
-        self.step, policy, scaler = load_checkpoint(found[-1], self.updater.optimizer)
         try:
-            self.plan.adapter.load_state(self.bare, policy)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{found[-1]}: does not fit this model ({str(error).splitlines()[0]})") from error
-        self.updater.scaler.load_state_dict(scaler)
+            self.plan.adapter.load_state(self.bare, found.part("policy"))
+            restore_optimizer(self.updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
+            self.updater.scaler.load_state_dict(found.counters["scaler"])
+        except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
+            raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
+        self.step = found.step
         if self.world.is_main:
-            logger.info("resumed from %s", found[-1])
+            logger.info("resumed from %s", found.path)
 
     # ------------------------------------------------------------ the loop
 
@@ -223,10 +225,10 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Publish a checkpoint of this step."""
         if self.world.is_main:
-            policy, keep = self.plan.adapter.state(self.bare), self.recipe.training.keep
-            save_checkpoint(
-                self.output, self.step, policy, self.updater.optimizer, keep, self.updater.scaler.state_dict()
-            )
+            moments, described = pack_optimizer(self.updater.optimizer)
+            parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments}
+            counters = {"optimizer": described, "scaler": self.updater.scaler.state_dict()}
+            save_checkpoint(self.output, self.step, parts, counters, self.recipe.training.keep)
         self.accelerator.wait_for_everyone()
 
     def _finish(self) -> None:
