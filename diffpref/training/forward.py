@@ -14,6 +14,8 @@ from diffpref.training.plan import Plan
 
 __all__ = ["Forward", "judge", "run_forward"]
 
+RATIO = "_log_ratio"
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -24,6 +26,7 @@ class Forward:
         weights: (terms,) sum of weights.
         finite: (B,) whether every loss of a record is finite.
         metrics: detached (B,) tensors.
+        log_ratios: group -> policy against reference, detached (B,) or (B, K).
         state: the objectives' running statistics after these records.
     """
 
@@ -31,6 +34,7 @@ class Forward:
     weights: Tensor
     finite: Tensor
     metrics: dict[str, Tensor]
+    log_ratios: dict[str, Tensor]
     state: Tensors = field(default_factory=dict)
 
 
@@ -68,6 +72,7 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         torch.stack(weights),
         _finite([term.losses for _, _, term in terms]),
         {name: value.detach().float() for name, value in metrics.items()},
+        {name[: -len(RATIO)]: value.detach() for name, value in values.items() if name.endswith(RATIO)},
         {name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
     )
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -18,9 +19,12 @@ from diffpref.core.contracts import Batch, Context, Likelihood, Tensors, World
 from diffpref.core.errors import DataError, NonFiniteError
 from diffpref.training.batches import PairBatches
 from diffpref.training.forward import Forward, judge, run_forward
+from diffpref.training.gradients import clip_gradients
+from diffpref.training.launch import keep_gradients_local, largest_of_all
 from diffpref.training.learning_rate import learning_rate
 from diffpref.training.plan import Plan
 from diffpref.training.replay import ask, derivatives, gathered, replayed
+from diffpref.training.start import check_start
 
 __all__ = ["Updater"]
 
@@ -109,6 +113,7 @@ class Updater:
                 self.optimizer.zero_grad(set_to_none=True)
                 return None
             self._rescale(weights[0], total)
+        self._check_start(done, step)
         return sums, weights, self._mean_metrics([f.metrics for f in done]), done[0].state
 
     def _replay(self, parts: Sequence[Sequence[tuple[int, int]]], step: int) -> Whole:
@@ -121,19 +126,20 @@ class Updater:
         first = self.world.rank * sum(map(len, parts))
         self._refuse_non_finite(forward, [key for part in parts for key in self.batches.keys(part)], first, step)
         self._check_weights(forward.weights, step)
+        self._check_start([forward], step)
         loss = (self._coefficients(forward.weights) * forward.sums / forward.weights).sum()
         gradients = derivatives(loss, values)
         for part, question in zip(parts, asked, strict=True):
             own = {name: gradient[first : first + len(part)] for name, gradient in gradients.items()}
             first += len(part)
-            with nullcontext() if question is asked[-1] else self.accelerator.no_sync(self.network):
+            with nullcontext() if question is asked[-1] else keep_gradients_local(self.accelerator, self.network):
                 share = replayed(self.likelihood, question, context, own) * self.world.size  # DDP averages gradients
                 self.scaler.scale(share).backward()
         return forward.sums.detach(), forward.weights, self._mean_metrics([forward.metrics]), forward.state
 
     def _micro_batch(self, items: Sequence[tuple[int, int]], step: int, total: int, last: bool) -> Forward:
         batch = self.batches.batch(items)
-        with nullcontext() if last else self.accelerator.no_sync(self.network):
+        with nullcontext() if last else keep_gradients_local(self.accelerator, self.network):
             forward = run_forward(self.plan, self.likelihood, batch, replace(self.context, step=step), self.state)
             weights = self._guard(forward, batch, step)
             # Each term is divided by its weights over all processes and micro-batches. Those of later ones are not
@@ -164,6 +170,10 @@ class Updater:
         shown = ", ".join(f"{record} (visit {visit})" for record, visit in bad[:8]) or "on another process"
         raise NonFiniteError(f"update {step + 1}: the loss is not finite; nothing was changed. Records: {shown}")
 
+    def _check_start(self, done: Sequence[Forward], step: int) -> None:
+        if step == 0:
+            check_start(self.plan, [f.log_ratios for f in done], partial(largest_of_all, self.accelerator))
+
     def _check_weights(self, weights: Tensor, step: int) -> None:
         if bool((weights == 0).any()):
             raise DataError(f"update {step + 1}: the weights of its records are all 0; give more records or weights")
@@ -178,7 +188,7 @@ class Updater:
     def _step(self, step: int) -> dict[str, float]:
         """Clip the gradient and update; return what the log says of it."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.optim.max_grad_norm).item()
+        norm = clip_gradients(self.trained, self.recipe.optim.max_grad_norm).item()
         # Under fp16 an overflow is expected now and then: the scaler leaves the update out and lowers its scale.
         if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
             raise NonFiniteError(f"update {step + 1}: the gradient's norm is {norm}; nothing was changed")
