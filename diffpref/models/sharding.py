@@ -84,7 +84,7 @@ def gather_tensors(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str
     """
     from torch.distributed.tensor import DTensor
 
-    whole = {}
+    whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         detached = tensor.detach()
         gathered = detached.full_tensor() if isinstance(detached, DTensor) else detached
@@ -100,7 +100,7 @@ def scatter_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -
     """
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    placed = {}
+    placed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         as_is = like.get(name)
         if isinstance(as_is, DTensor) and as_is.shape == tensor.shape:
