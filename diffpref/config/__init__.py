@@ -8,12 +8,13 @@ from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.recipe import Recipe, build_recipe, load_recipe, recipe_names, save_recipe
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Data, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import Adapter, Data, Guards, Likelihood, Model, Optim, Training, Validation
 
 __all__ = [
     "ALIASES",
     "Adapter",
     "Data",
+    "Guards",
     "Likelihood",
     "Model",
     "Named",

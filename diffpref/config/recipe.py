@@ -13,7 +13,7 @@ from diffpref.config.documents import dump_yaml, load_yaml
 from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Data, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import Adapter, Data, Guards, Likelihood, Model, Optim, Training, Validation
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.core.files import write_atomic
 
@@ -38,6 +38,7 @@ class Recipe(Section):
     likelihood: Likelihood = Likelihood()
     optim: Optim = Optim()
     training: Training = Training()
+    guards: Guards = Guards()
     validation: Validation = Validation()
 
     @field_validator("objective", mode="before")

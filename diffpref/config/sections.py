@@ -9,7 +9,7 @@ from pydantic import Field
 from diffpref.config.section import Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
 
-__all__ = ["Adapter", "Data", "Likelihood", "Model", "Optim", "Training", "Validation"]
+__all__ = ["Adapter", "Data", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
 
 Text = Annotated[str, Field(min_length=1)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -121,6 +121,15 @@ class Training(Section):
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")
     resume: bool = Field(default=True, description="continue from the newest checkpoint in the output folder")
+
+
+class Guards(Section):
+    """What stops a run, or says that it goes wrong."""
+
+    nonfinite: Literal["raise", "skip"] = Field(
+        default="raise", description="when a loss or gradient is NaN or infinite: stop, or leave the update out"
+    )
+    max_skips: PositiveInt = Field(default=3, description="updates in a row that may be left out; one more stops")
 
 
 class Validation(Section):

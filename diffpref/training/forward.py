@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Batch, Context, Likelihood, Tensors, Terms
+from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors, Terms
 from diffpref.objectives.compose import reduce_sums
 from diffpref.training.plan import Plan
 
-__all__ = ["Forward", "judge", "run_forward"]
+__all__ = ["Forward", "Watcher", "judge", "record_timesteps", "run_forward"]
 
 RATIO = "_log_ratio"
 
@@ -28,6 +29,11 @@ class Forward:
         metrics: detached (B,) tensors.
         log_ratios: group -> policy against reference, detached (B,) or (B, K).
         state: the objectives' running statistics after these records.
+        losses: (terms, B) unreduced, detached.
+        read: the model quantities that the objectives read, by vocabulary name.
+        gradients: d loss / d of these, where the backward pass was.
+        timesteps: (B,), or None where the method has none.
+        keys: of the records.
     """
 
     sums: Tensor
@@ -35,11 +41,33 @@ class Forward:
     finite: Tensor
     metrics: dict[str, Tensor]
     log_ratios: dict[str, Tensor]
-    state: Tensors = field(default_factory=dict)
+    state: Tensors
+    losses: Tensor
+    read: Tensors
+    gradients: Tensors = field(default_factory=dict)
+    timesteps: Tensor | None = None
+    keys: tuple[tuple[str, int], ...] = ()
+
+
+class Watcher(Protocol):
+    """Looks at an update while it is done; must change nothing."""
+
+    def asked(self, batch: Batch, rows: Rows, outputs: Mapping[str, Tensors]) -> None:
+        """After the roles answered about a micro-batch."""
+        ...
+
+    def judged(self, seen: Sequence[Forward]) -> None:
+        """After the backward passes: what the objectives said of the update's records, in their order."""
+        ...
 
 
 def run_forward(
-    plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, state: Tensors | None = None
+    plan: Plan,
+    likelihood: Likelihood,
+    batch: Batch,
+    context: Context,
+    state: Tensors | None = None,
+    watcher: Watcher | None = None,
 ) -> Forward:
     """Ask every role that the objectives name about a micro-batch, the policy last and with gradient."""
     rows = plan.method.prepare(batch, context)
@@ -47,7 +75,19 @@ def run_forward(
         name: context.roles[name](rows, grad=name == "policy")
         for name in sorted(plan.roles, key=lambda name: name == "policy")
     }
-    return judge(plan, likelihood(plan.names, outputs, rows), rows.columns, state)
+    if watcher is not None:
+        watcher.asked(batch, rows, outputs)
+    forward = judge(plan, likelihood(plan.names, outputs, rows), rows.columns, state)
+    return replace(forward, timesteps=record_timesteps(rows), keys=batch.keys)
+
+
+def record_timesteps(rows: Rows) -> Tensor | None:
+    """Return (B,) the timestep of each record, that of its first sample and draw; None where rows have none."""
+    timesteps, index = rows.inputs.get("timesteps"), next(iter(rows.groups.values()), None)
+    if timesteps is None or index is None:
+        return None
+    first = index if index.dim() == 1 else index[:, 0]
+    return timesteps[first.to(timesteps.device)].detach()
 
 
 def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None = None) -> Forward:
@@ -64,16 +104,21 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
     metrics = {name: value for _, _, term in terms for name, value in term.metrics.items()}
     if "chosen_log_ratio" in values and "rejected_log_ratio" in values:
         metrics |= plan.composition.metrics(tensors)
+    if "rewards/margins" in metrics:
+        metrics["logits/scale"] = metrics["rewards/margins"].abs()
     for group in plan.groups:
         metrics |= _watched(group, values)
     sums, weights = zip(*reduce_sums(terms), strict=True)
+    losses = torch.stack([term.losses.detach() for _, _, term in terms])
     return Forward(
-        torch.stack(sums),
-        torch.stack(weights),
-        _finite([term.losses for _, _, term in terms]),
-        {name: value.detach().float() for name, value in metrics.items()},
-        {name[: -len(RATIO)]: value.detach() for name, value in values.items() if name.endswith(RATIO)},
-        {name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
+        sums=torch.stack(sums),
+        weights=torch.stack(weights),
+        finite=losses.isfinite().all(dim=0),
+        metrics={name: value.detach().float() for name, value in metrics.items()},
+        log_ratios={name[: -len(RATIO)]: value.detach() for name, value in values.items() if name.endswith(RATIO)},
+        state={name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
+        losses=losses,
+        read={name: values[name] for name in plan.composition.tensors if name in values},
     )
 
 
@@ -97,7 +142,3 @@ def _weighted(term: Terms, columns: Tensors) -> Terms:
         return term
     weights = column.to(term.losses) if term.weights is None else term.weights * column
     return Terms(term.losses, weights, term.state, term.metrics)
-
-
-def _finite(losses: Sequence[Tensor]) -> Tensor:
-    return torch.stack([loss.detach().isfinite() for loss in losses]).all(dim=0)

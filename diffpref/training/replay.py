@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors
 from diffpref.core.vocabulary import parse
+from diffpref.training.forward import Watcher
 from diffpref.training.plan import Plan
 
 __all__ = ["Asked", "ask", "derivatives", "gathered", "replayed"]
@@ -36,15 +37,19 @@ class Asked:
     values: Tensors
 
 
-def ask(plan: Plan, likelihood: Likelihood, batches: Iterable[Batch], context: Context) -> list[Asked]:
+def ask(
+    plan: Plan, likelihood: Likelihood, batches: Iterable[Batch], context: Context, watcher: Watcher | None = None
+) -> list[Asked]:
     """Ask every role about each micro-batch, without gradient."""
-    return [_ask(plan, likelihood, batch, context) for batch in batches]
+    return [_ask(plan, likelihood, batch, context, watcher) for batch in batches]
 
 
 @torch.no_grad()
-def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context) -> Asked:
+def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, watcher: Watcher | None) -> Asked:
     rows = plan.method.prepare(batch, context)
     outputs: dict[str, Tensors] = {name: context.roles[name](rows) for name in sorted(plan.roles)}
+    if watcher is not None:
+        watcher.asked(batch, rows, dict(outputs))
     values = likelihood(plan.names, outputs, rows)
     del outputs["policy"]
     if all(name.quantity in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):

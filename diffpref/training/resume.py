@@ -18,6 +18,8 @@ FREE_ON_RESUME = frozenset(
         "data.cache",
         *SHARES,
         "data.max_unusable",
+        "guards.nonfinite",
+        "guards.max_skips",
         "training.steps",
         "training.checkpoint_every",
         "training.keep",

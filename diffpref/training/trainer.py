@@ -29,8 +29,10 @@ from diffpref.models.roles import build_roles
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint, remove_unfinished, save_checkpoint
+from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
+from diffpref.training.memory import memory_bytes
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes, with_records_per_update
 from diffpref.training.state import pack_optimizer, restore_optimizer
@@ -163,6 +165,7 @@ class Trainer:
             scaler=loss_scaler(recipe.model.precision, self.device),
             accelerator=self.accelerator,
             state={name: tensor.to(self.device) for name, tensor in self.plan.composition.initial_state().items()},
+            guard=NonFiniteGuard(recipe.guards, self.output if self.world.is_main else None),
         )
 
     def _resume(self) -> None:
@@ -175,6 +178,7 @@ class Trainer:
             self.plan.adapter.load_state(self.bare, found.part("policy"))
             restore_optimizer(self.updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
             self.updater.scaler.load_state_dict(found.counters["scaler"])
+            self.updater.guard.load_state(found.counters.get("guard", {}))
         except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
             raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
         self.step = found.step
@@ -200,6 +204,7 @@ class Trainer:
             metrics = {"step": self.step, **metrics}
             seconds = time.perf_counter() - started
             metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
+            metrics["perf/memory_bytes"] = memory_bytes(self.device)
             for callback in self.callbacks:
                 metrics.update(callback.on_step(self, self.step, metrics) or {})
             if self.world.is_main and (self.step % training.log_every == 0 or self.step == training.steps):
@@ -227,7 +232,8 @@ class Trainer:
         if self.world.is_main:
             moments, described = pack_optimizer(self.updater.optimizer)
             parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments}
-            counters = {"optimizer": described, "scaler": self.updater.scaler.state_dict()}
+            updater = self.updater
+            counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
             save_checkpoint(self.output, self.step, parts, counters, self.recipe.training.keep)
         self.accelerator.wait_for_everyone()
 

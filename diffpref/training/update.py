@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from diffpref.config import Recipe
-from diffpref.core.contracts import Batch, Context, Likelihood, Tensors, World
-from diffpref.core.errors import DataError, NonFiniteError
+from diffpref.core.contracts import Context, Likelihood, World
+from diffpref.core.errors import DataError
 from diffpref.training.batches import PairBatches
-from diffpref.training.forward import Forward, judge, run_forward
-from diffpref.training.gradients import clip_gradients
+from diffpref.training.forward import Forward, Watcher, judge, record_timesteps, run_forward
+from diffpref.training.gradients import gradient_norm
+from diffpref.training.guards import NonFiniteGuard, Refused, describe
 from diffpref.training.launch import keep_gradients_local, largest_of_all
 from diffpref.training.learning_rate import learning_rate
+from diffpref.training.metrics import update_metrics
 from diffpref.training.plan import Plan
 from diffpref.training.replay import ask, derivatives, gathered, replayed
 from diffpref.training.start import check_start
@@ -30,9 +33,24 @@ __all__ = ["Updater"]
 
 logger = logging.getLogger(__name__)
 
-Key: TypeAlias = tuple[str, int]
-Whole: TypeAlias = tuple[Tensor, Tensor, dict[str, float], Tensors]
-"""Of an update: sums and weights of each term, metrics, the objectives' statistics after it."""
+Items: TypeAlias = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An update after its backward passes.
+
+    Args:
+        sums: (terms,) over all its records.
+        weights: (terms,).
+        seen: what the objectives said, of this process's micro-batches, or once of all records.
+        shared: whether ``seen`` is of all processes already.
+    """
+
+    sums: Tensor
+    weights: Tensor
+    seen: Sequence[Forward]
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,7 @@ class Updater:
         scaler: of the loss.
         accelerator: of this process.
         state: the objectives' running statistics, changed once an update.
+        guard: against what is not finite.
         flags: what was learnt about the objective while training.
     """
 
@@ -64,6 +83,7 @@ class Updater:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     accelerator: Accelerator
+    guard: NonFiniteGuard
     state: dict[str, Tensor] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
 
@@ -72,26 +92,44 @@ class Updater:
         """The processes that train together."""
         return self.context.world
 
-    def __call__(self, step: int) -> dict[str, float]:
-        """Do update ``step`` (from 0) and return its metrics.
+    def __call__(self, step: int, watcher: Watcher | None = None) -> dict[str, float]:
+        """Do update ``step`` (from 0) and return its metrics. One that is left out has no ``loss`` among them.
+
+        Args:
+            step: number of the update.
+            watcher: looks at it.
 
         Raises:
             NonFiniteError: a loss or the gradient is not finite on any process; no parameter was changed on any.
             DataError: the weights of its records are all 0.
         """
+        try:
+            metrics = self._update(step, watcher)
+        except Refused as refused:
+            self.optimizer.zero_grad(set_to_none=True)
+            return {**self.guard.refuse(refused, step), "lr": self._rate(step)}
+        return {**metrics, **self.guard.passed()}
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.recipe.optim, step, self.recipe.training.steps)
+
+    def _update(self, step: int, watcher: Watcher | None) -> dict[str, float]:
         training, world = self.recipe.training, self.world
         total = training.batch_size * training.accumulation * world.size
         items = self.batches.sampler.batch(step, total, rank=world.rank, num_ranks=world.size)
-        rate = learning_rate(self.recipe.optim, step, training.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         parts = [items[start : start + training.batch_size] for start in range(0, len(items), training.batch_size)]
-        done = None if self._couples(total) else self._accumulate(parts, step, total)
-        sums, weights, metrics, state = done or self._replay(parts, step)
-        gradient = self._step(step)
-        self.state.update(state)
-        loss = (self._coefficients(sums) * sums / weights).sum().item()
-        return {"loss": loss, **metrics, **gradient, "lr": rate}
+        done = None if self._couples(total) else self._accumulate(parts, step, total, watcher)
+        whole = done or self._replay(parts, step, watcher)
+        if watcher is not None:
+            watcher.judged(whole.seen)
+        gradient = self._step(step, whole)
+        self.state.update(whole.seen[0].state)
+        coefficients = self._coefficients(whole.sums)
+        loss = (coefficients * whole.sums / whole.weights).sum()
+        length = self.context.family.schedule.num_train_timesteps
+        reduce = (lambda summed: summed) if whole.shared else self._reduce
+        metrics = update_metrics(whole.seen, loss, coefficients, length, reduce)
+        return {**metrics, **gradient, "lr": self._rate(step)}
 
     def _couples(self, total: int) -> bool:
         """Whether the objectives must see all records of an update at once, and these do not fit into one forward."""
@@ -100,9 +138,13 @@ class Updater:
         composition = self.plan.composition
         return bool(composition.coupling or composition.initial_state()) and total > self.recipe.training.batch_size
 
-    def _accumulate(self, parts: Sequence[Sequence[tuple[int, int]]], step: int, total: int) -> Whole | None:
+    def _accumulate(
+        self, parts: Sequence[Items], step: int, total: int, watcher: Watcher | None = None
+    ) -> Whole | None:
         """Forward and backward of each micro-batch; None when terms turn out to be weighted differently."""
-        done = [self._micro_batch(part, step, total, last=part is parts[-1]) for part in parts]
+        done: list[Forward] = []
+        for part in parts:
+            done.append(self._micro_batch(part, step, total, len(done), watcher))
         sums, weights = self._reduce(torch.stack([torch.stack([f.sums, f.weights]) for f in done]).sum(dim=0))
         self._check_weights(weights, step)
         if len(parts) > 1:
@@ -114,61 +156,77 @@ class Updater:
                 return None
             self._rescale(weights[0], total)
         self._check_start(done, step)
-        return sums, weights, self._mean_metrics([f.metrics for f in done]), done[0].state
+        return Whole(sums, weights, done, shared=False)
 
-    def _replay(self, parts: Sequence[Sequence[tuple[int, int]]], step: int) -> Whole:
+    def _replay(self, parts: Sequence[Items], step: int, watcher: Watcher | None = None) -> Whole:
         """Compute the objectives once on all records of the update; see `diffpref.training.replay`."""
         context = replace(self.context, step=step)
-        asked = ask(self.plan, self.likelihood, map(self.batches.batch, parts), context)
-        values, columns = gathered(asked, self.accelerator.gather if self.world.size > 1 else lambda tensor: tensor)
+        gather = self.accelerator.gather if self.world.size > 1 else lambda tensor: tensor
+        asked = ask(self.plan, self.likelihood, map(self.batches.batch, parts), context, watcher)
+        values, columns = gathered(asked, gather)
         values = {name: value.requires_grad_(value.is_floating_point()) for name, value in values.items()}
         forward = judge(self.plan, values, columns, self.state)
-        first = self.world.rank * sum(map(len, parts))
-        self._refuse_non_finite(forward, [key for part in parts for key in self.batches.keys(part)], first, step)
+        times = [t for question in asked if (t := record_timesteps(question.rows)) is not None]
+        if len(times) == len(asked):
+            forward = replace(forward, timesteps=gather(torch.cat(times)))
+        keys = [key for part in parts for key in self.batches.keys(part)]
+        forward = replace(forward, keys=tuple(gather_object(keys) if self.world.size > 1 else keys))
+        if not bool(forward.finite.all() & forward.sums.detach().isfinite().all()):
+            raise Refused("loss", describe(forward, self._terms()))  # the same on every process
         self._check_weights(forward.weights, step)
         self._check_start([forward], step)
         loss = (self._coefficients(forward.weights) * forward.sums / forward.weights).sum()
         gradients = derivatives(loss, values)
+        first = self.world.rank * sum(map(len, parts))
         for part, question in zip(parts, asked, strict=True):
             own = {name: gradient[first : first + len(part)] for name, gradient in gradients.items()}
             first += len(part)
             with nullcontext() if question is asked[-1] else keep_gradients_local(self.accelerator, self.network):
                 share = replayed(self.likelihood, question, context, own) * self.world.size  # DDP averages gradients
                 self.scaler.scale(share).backward()
-        return forward.sums.detach(), forward.weights, self._mean_metrics([forward.metrics]), forward.state
+        read = {name: gradient for name, gradient in gradients.items() if name in forward.read}
+        done = replace(forward, sums=forward.sums.detach(), gradients=read)
+        return Whole(done.sums, done.weights, [done], shared=True)
 
-    def _micro_batch(self, items: Sequence[tuple[int, int]], step: int, total: int, last: bool) -> Forward:
-        batch = self.batches.batch(items)
+    def _micro_batch(self, items: Items, step: int, total: int, number: int, watcher: Watcher | None) -> Forward:
+        context = replace(self.context, step=step)
+        last = number == self.recipe.training.accumulation - 1
         with nullcontext() if last else keep_gradients_local(self.accelerator, self.network):
-            forward = run_forward(self.plan, self.likelihood, batch, replace(self.context, step=step), self.state)
-            weights = self._guard(forward, batch, step)
+            batch = self.batches.batch(items)
+            forward = run_forward(self.plan, self.likelihood, batch, context, self.state, watcher)
+            weights = self._check_loss(forward, number)
             # Each term is divided by its weights over all processes and micro-batches. Those of later ones are not
             # known yet: then by the number of records, mended in `_rescale`. DDP averages gradients, hence world.size.
             divisor = weights if self.recipe.training.accumulation == 1 else torch.full_like(weights, total)
             loss = (self._coefficients(weights) * forward.sums / divisor).sum() * self.world.size
+            for value in forward.read.values():
+                if value.requires_grad:
+                    value.retain_grad()  # what the loss asks of each record: the backward pass brings it for nothing
             self.scaler.scale(loss).backward()
-        return replace(forward, sums=forward.sums.detach())
+        gradients = {name: value.grad for name, value in forward.read.items() if value.grad is not None}
+        read = {name: value.detach() for name, value in forward.read.items()}
+        return replace(forward, sums=forward.sums.detach(), read=read, gradients=gradients)
 
     def _coefficients(self, like: Tensor) -> Tensor:
         return like.new_tensor([term.coefficient for term in self.plan.composition.terms])
 
-    def _guard(self, forward: Forward, batch: Batch, step: int) -> Tensor:
-        """Return the sums of weights over all processes; stop on each of them when a loss is not finite on any."""
+    def _terms(self) -> list[str]:
+        return [term.spec.name for term in self.plan.composition.terms]
+
+    def _check_loss(self, forward: Forward, number: int) -> Tensor:
+        """Return the sums of weights over all processes.
+
+        Raises:
+            Refused: a loss is not finite on any process.
+        """
         finite = forward.finite.all() & forward.sums.detach().isfinite().all()
         reduced = self._reduce(torch.cat([finite.to(forward.weights).reshape(1), forward.weights]))
         if reduced[0].item() < self.world.size:
-            self._refuse(forward.finite, batch.keys, step)
+            raise Refused("loss", self._gathered(describe(forward, self._terms(), self.world.rank, number)))
         return reduced[1:]
 
-    def _refuse_non_finite(self, forward: Forward, keys: Sequence[Key], first: int, step: int) -> None:
-        """Stop when a loss of all records is not finite; ``keys`` are this process's, from number ``first``."""
-        if not bool(forward.finite.all() & forward.sums.detach().isfinite().all()):
-            self._refuse(forward.finite[first : first + len(keys)], keys, step)
-
-    def _refuse(self, finite: Tensor, keys: Sequence[Key], step: int) -> None:
-        bad = [key for key, good in zip(keys, finite.tolist(), strict=True) if not good]
-        shown = ", ".join(f"{record} (visit {visit})" for record, visit in bad[:8]) or "on another process"
-        raise NonFiniteError(f"update {step + 1}: the loss is not finite; nothing was changed. Records: {shown}")
+    def _gathered(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return gather_object(records) if self.world.size > 1 else records
 
     def _check_start(self, done: Sequence[Forward], step: int) -> None:
         if step == 0:
@@ -185,24 +243,34 @@ class Updater:
                 if parameter.grad is not None:
                     parameter.grad.mul_(total / weight)
 
-    def _step(self, step: int) -> dict[str, float]:
-        """Clip the gradient and update; return what the log says of it."""
+    def _step(self, step: int, whole: Whole) -> dict[str, float]:
+        """Clip the gradient and update; return what the log says of it.
+
+        Raises:
+            Refused: the gradient is not finite on any process.
+        """
         self.scaler.unscale_(self.optimizer)
-        norm = clip_gradients(self.trained, self.recipe.optim.max_grad_norm).item()
+        norm = gradient_norm(self.trained)
+        finite = self._reduce(norm.isfinite().float()).item() == self.world.size
+        size = norm.item()
         # Under fp16 an overflow is expected now and then: the scaler leaves the update out and lowers its scale.
-        if not math.isfinite(norm) and self.scaler.get_scale() <= 1:
-            raise NonFiniteError(f"update {step + 1}: the gradient's norm is {norm}; nothing was changed")
+        if not finite and self.scaler.get_scale() <= 1:
+            self.scaler.update(self.scaler.get_scale())  # forget that this gradient was unscaled
+            terms, rank = self._terms(), self.world.rank
+            records = [one for k, forward in enumerate(whole.seen) for one in describe(forward, terms, rank, k)]
+            raise Refused("gradient", records if whole.shared else self._gathered(records), size, self._bad())
+        nn.utils.clip_grads_with_norm_(self.trained, self.recipe.optim.max_grad_norm, norm)
+        for group in self.optimizer.param_groups:  # only now: a refused update leaves the optimiser as it was
+            group["lr"] = self._rate(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": norm} if math.isfinite(norm) else {"grad_overflow": 1.0}
+        return {"grad_norm": size} if math.isfinite(size) else {"grad_overflow": 1.0}
+
+    def _bad(self) -> list[str]:
+        """Return the names of the parameters whose gradient is not finite."""
+        named = self.network.named_parameters()
+        return [name for name, p in named if p.grad is not None and not bool(p.grad.isfinite().all())]
 
     def _reduce(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum") if self.world.size > 1 else values
-
-    def _mean_metrics(self, seen: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-        names = list(seen[0])
-        if not names:
-            return {}
-        means = torch.stack([torch.cat([m[name].reshape(-1) for m in seen]).mean() for name in names])
-        return dict(zip(names, (self._reduce(means) / self.world.size).tolist(), strict=True))

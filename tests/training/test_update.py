@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffpref.config import build_recipe
 from diffpref.core.contracts import Judgement
-from diffpref.core.errors import DataError, NonFiniteError
+from diffpref.core.errors import DataError
 from diffpref.data import read_store, write_store
 from diffpref.objectives import objective, registry
 from diffpref.training import Trainer
@@ -93,7 +92,7 @@ def test_one_by_eight_is_two_by_four_is_eight_by_one(
     )
     for other, rows in others:
         for row, wanted in zip(rows, expected, strict=True):
-            for name in set(wanted) - {"perf/images_per_second"}:
+            for name in {name for name in wanted if not name.startswith("perf/")}:
                 assert row[name] == pytest.approx(wanted[name], rel=1e-5, abs=1e-5), name
         assert (weights(other) - weights(whole)).norm() <= 1e-5 * weights(whole).norm()
     assert [row["loss"] for row in expected] != [expected[0]["loss"]] * 3
@@ -182,48 +181,9 @@ def test_fp16_scales_the_loss_and_leaves_out_updates_that_overflow(recipe_keys: 
     assert again.updater.scaler.get_scale() == scale
 
 
-def poison(cache: Path) -> None:
-    """Make every cached latent NaN."""
-    for shard in cache.rglob("tensors.safetensors"):
-        tensors = {k: t * math.nan if k.endswith("/mean") else t for k, t in load_file(shard).items()}
-        save_file(tensors, shard)
-
-
-@pytest.mark.parametrize("adapter", KINDS, ids=["lora", "full"])
-def test_a_loss_that_is_not_finite_stops_before_anything_changes(
-    recipe_keys: Keys, tmp_path: Path, adapter: dict[str, Any]
-) -> None:
-    keys = recipe_keys(adapter=adapter, data__cache=str(tmp_path / "cache"), training__steps=2)
-    trained(keys)
-    keys["training"] = {**keys["training"], "steps": 4, "accumulation": 1}
-    poison(tmp_path / "cache")
-    trainer = Trainer(build_recipe(keys))
-    trainer.setup()
-    before = weights(trainer).clone()
-    with pytest.raises(NonFiniteError, match=r"update 3: the loss is not finite; nothing was changed. Records: r\d\d/"):
-        next(trainer.steps())
-    assert torch.equal(weights(trainer), before) and trainer.step == 2
-    assert [row["step"] for row in read_metrics(trainer.output / "metrics.jsonl")] == [1, 2]
-
-
-class _Explodes(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient * math.inf
-
-
 @pytest.fixture
 def toys() -> Iterator[None]:
     """Objectives that are registered from here and taken out again."""
-
-    @objective("toy_explodes", kind="supervised", source="ours", evidence="ours")
-    def explodes(*, policy_chosen_logps: Tensor) -> Tensor:
-        """Finite, but its gradient is not."""
-        return -_Explodes.apply(policy_chosen_logps)
 
     @objective("toy_halves", kind="supervised", source="ours", evidence="ours")
     def halves(*, policy_chosen_logps: Tensor) -> Any:
@@ -235,15 +195,6 @@ def toys() -> Iterator[None]:
     yield
     for name in [name for name in registry._things if name.startswith("toy_")]:
         del registry._things[name], registry._origins[name]
-
-
-def test_a_gradient_that_is_not_finite_stops_before_anything_changes(recipe_keys: Keys, toys: None) -> None:
-    trainer = Trainer(build_recipe(recipe_keys(objective="toy_explodes")))
-    trainer.setup()
-    before = weights(trainer).clone()
-    with pytest.raises(NonFiniteError, match=r"update 1: the gradient's norm is (nan|inf); nothing was changed"):
-        next(trainer.steps())
-    assert torch.equal(weights(trainer), before)
 
 
 def test_terms_are_reduced_by_their_own_weights_and_added(recipe_keys: Keys, toys: None, tmp_path: Path) -> None:
@@ -262,12 +213,14 @@ def test_terms_are_reduced_by_their_own_weights_and_added(recipe_keys: Keys, toy
 
 def test_the_log_has_the_agreed_names(recipe_keys: Keys) -> None:
     trainer, rows = trained(recipe_keys())
-    assert list(rows[0]) == [
-        "step", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+    assert [name for name in rows[0] if "/timestep_bin_" not in name] == [
+        "step", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logits/scale",
         "logps/chosen", "errors/chosen", "errors/chosen_vs_reference",
         "logps/rejected", "errors/rejected", "errors/rejected_vs_reference",
-        "grad_norm", "lr", "perf/images_per_second",
+        "grad_norm", "lr", "perf/images_per_second", "perf/memory_bytes",
     ]  # fmt: skip
+    binned = {name.split("/")[0] for name in rows[0] if "/timestep_bin_" in name}
+    assert binned == {"margins", "accuracies", "losses", "gradient_share"}
     written = read_metrics(trainer.output / "metrics.jsonl")
     assert [{k: v.hex() if isinstance(v, float) else v for k, v in row.items()} for row in written] == [
         {k: v.hex() if isinstance(v, float) else v for k, v in row.items()} for row in rows
