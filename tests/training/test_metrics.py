@@ -37,6 +37,7 @@ def forward(timesteps: list[int], margins: list[float], slopes: list[float]) -> 
         finite=torch.ones(len(timesteps), dtype=torch.bool),
         metrics={"rewards/margins": values, "rewards/accuracies": (values > 0).float()},
         losses=values[None] * 2,
+        log_ratios={},
         state={},
         read={"chosen_log_ratio": ratio.detach()},
         gradients={"chosen_log_ratio": ratio.grad} if ratio.grad is not None else {},
