@@ -202,7 +202,8 @@ def _default(field: FieldInfo) -> str:
 def _metavar(annotation: Any) -> str:
     member = next(member for member in alternatives(annotation) if member is not NoneType)
     if get_origin(member) is Literal:
-        return "{" + ",".join(str(choice) for choice in get_args(member)) + "}"
+        words = (str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in get_args(member))
+        return "{" + ",".join(words) + "}"
     if get_origin(member) in (list, tuple):
         return f"{_metavar(get_args(member)[0])} ..."
     return {int: "INT", float: "FLOAT", bool: "{true,false}", str: "TEXT"}.get(member, "NAME")

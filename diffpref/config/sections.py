@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from diffpref.config.section import Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
@@ -24,10 +24,18 @@ class Model(Section):
     variant: str | None = Field(default=None, description="file variant on the hub, such as fp16")
     attention: Literal["auto", "native", "xformers"] = Field(default="auto", description="attention kernel")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="number format of the network")
-    gradient_checkpointing: bool = Field(
-        default=False, description="recompute activations: less memory, about a third slower"
+    gradient_checkpointing: Literal[False, True, "every_second"] = Field(
+        default=False,
+        description="recompute activations of every block (true) or every second: less memory, up to a third slower",
     )
     allow_pickle: bool = Field(default=False, description="load weights that exist only as pickle, which can run code")
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any) -> Any:
+        if value is True or value is False or value == "every_second":
+            return value
+        raise ValueError(f"must be true, false or every_second, got {value!r}")
 
 
 class Adapter(Section):
@@ -91,6 +99,10 @@ class Likelihood(Section):
 class Optim(Section):
     """AdamW and its learning-rate schedule."""
 
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="adamw8bit keeps the moments in 8 bits; needs the extra 'bnb'"
+    )
+    fused: bool = Field(default=True, description="adamw: one kernel for all weights where torch has one; faster")
     learning_rate: Positive = Field(default=1e-5, description="highest learning rate")
     weight_decay: NonNegative = Field(default=1e-2, description="decoupled weight decay")
     betas: tuple[BelowOne, BelowOne] = Field(default=(0.9, 0.999), description="decay of the two moment averages")

@@ -77,7 +77,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Te
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
-        for name, value in values.items():
+        for name, value in _flat(values):
             if isinstance(value, torch.Tensor):
                 tensors[f"{index}.{name}"] = value
             else:
@@ -103,5 +103,26 @@ def restore_optimizer(
         state.setdefault(int(index), {})[key] = tensor
     for index, values in described["scalars"].items():
         state.setdefault(int(index), {}).update(values)
+    state = {index: _nested(values) for index, values in state.items()}
     groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else dict(g) for g in described["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the state of a parameter; 8-bit moments lie one level deeper, under ``outer.inner``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", deeper) for inner, deeper in value.items())
+        else:
+            yield name, value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            nested.setdefault(outer, {})[inner] = value
+        else:
+            nested[name] = value
+    return nested

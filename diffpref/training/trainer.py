@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffpref.cache import EncodedCache
 from diffpref.config import Recipe, load_recipe, save_recipe
 from diffpref.core.contracts import Callback, Context, World
@@ -25,6 +23,7 @@ from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
 from diffpref.models.attention import set_attention
 from diffpref.models.precision import autocast
+from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import build_roles
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
@@ -33,6 +32,7 @@ from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.memory import memory_bytes
+from diffpref.training.optimizer import make_optimizer
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes, with_records_per_update
 from diffpref.training.state import pack_optimizer, restore_optimizer
@@ -137,16 +137,8 @@ class Trainer:
         self.bare: Any = self.family.network
         set_attention(self.bare, recipe.model.attention)
         groups = adapter.install(self.family, self.random)
-        if recipe.model.gradient_checkpointing:
-            self.bare.enable_gradient_checkpointing()
-        optim = recipe.optim
-        optimizer = torch.optim.AdamW(
-            [{"params": parameters} for parameters in groups.values()],
-            lr=optim.learning_rate,
-            betas=optim.betas,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-        )
+        set_checkpointing(self.family, self.bare, recipe.model.gradient_checkpointing)
+        optimizer = make_optimizer(recipe.optim, groups, self.device)
         # a frozen copy is taken before the network is wrapped for several processes
         specs = {name: spec for name, spec in self.plan.method.roles.items() if name in self.plan.roles}
         network = self.accelerator.prepare(self.bare)

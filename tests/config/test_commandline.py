@@ -50,6 +50,7 @@ def test_flags_override_the_file_which_overrides_the_defaults(tmp_path: Path) ->
         (["--mixed_precision", "no"], "model.precision", "fp32"),
         (["--mixed_precision=fp16"], "model.precision", "fp16"),
         (["--gradient_checkpointing"], "model.gradient_checkpointing", True),
+        (["--gradient_checkpointing=every_second"], "model.gradient_checkpointing", "every_second"),
         (["--enable_xformers_memory_efficient_attention"], "model.attention", "xformers"),
         (["--max_train_steps", "7"], "training.steps", 7),
         (["--train_batch_size", "7"], "training.batch_size", 7),

@@ -38,7 +38,7 @@ SMALL = {
 MISTAKES = {
     "sede: 3": "sede: unknown key; did you mean 'seed'? known: format, seed, output, ",
     "data.sorce: x": "data.sorce: unknown key; did you mean 'source'? known: source, ",
-    "optim.lr: 1": "optim.lr: unknown key; known: learning_rate, ",
+    "optim.lr: 1": "optim.lr: unknown key; known: kind, fused, learning_rate, ",
     "learning_rate: 1": "learning_rate: unknown key; did you mean 'optim.learning_rate'? known: format, ",
     "training.rank: 1": "training.rank: unknown key; did you mean 'adapter.rank'? known: steps, ",
     "trainer: {steps: 3}": "trainer: unknown key; did you mean 'training'?",
@@ -56,8 +56,8 @@ MISTAKES = {
         "model.attention: must be one of auto, native, xformers, got 'xformer'; did you mean 'xformers'?"
     ),
     "model.precision: 16": "model.precision: must be one of fp32, bf16, fp16, got 16",
-    "model.gradient_checkpointing: 1": "model.gradient_checkpointing: must be true or false, got 1",
-    "model.gradient_checkpointing: 'yes'": "model.gradient_checkpointing: must be true or false, got 'yes'",
+    "model.gradient_checkpointing: 1": "model.gradient_checkpointing: must be true, false or every_second, got 1",
+    "model.gradient_checkpointing: 'yes'": "model.gradient_checkpointing: must be true, false or every_second, got 'y",
     "adapter.rank: 0": "adapter.rank: must be > 0, got 0",
     "adapter.rank: 4.5": "adapter.rank: must be a whole number, got 4.5",
     "adapter.alpha: -2": "adapter.alpha: must be > 0, got -2",

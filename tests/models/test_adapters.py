@@ -20,6 +20,7 @@ from diffpref.models import load_family
 from diffpref.models import registry as families
 from diffpref.models.adapters import Adapter, registry
 from diffpref.models.family import DenoiserFamily
+from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import NetworkRole, build_roles
 from diffpref.objectives import compose
 from diffpref.objectives.compose import reduce_sums
@@ -118,20 +119,35 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(family: DenoiserFa
         roles["reference"](pairs(family), grad=True)
 
 
+@pytest.mark.parametrize("level", [True, "every_second"])
 @pytest.mark.parametrize("kind", list(registry))
-def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
+def test_checkpointing_gives_the_same_gradients(kind: str, level: bool | str) -> None:
     gradients = []
-    for checkpointing in (False, True):
+    for chosen in (False, level):
         family, how = MAKERS["sdxl"](), adapter(kind)
         trained(family, how)
-        if checkpointing:
-            family.network.enable_gradient_checkpointing()
+        set_checkpointing(family, family.network, chosen)
         roles = build_roles({"reference": RoleSpec()}, family, family.network, how)
         loss(log_ratios(family, roles, pairs(family), grad=True)).backward()
         gradients.append({n: p.grad for n, p in family.network.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_level_of_checkpointing_says_which_blocks_run_again() -> None:
+    family = MAKERS["sdxl"]()
+    blocks = family.blocks(family.network)  # two down, one in the middle, two up
+    ran: dict[int, int] = {}
+    for number, block in enumerate(blocks):
+        # counted on entering: the second time a forward stops as soon as it has what the gradient needs
+        block.resnets[-1].register_forward_pre_hook(lambda *_, n=number: ran.update({n: ran.get(n, 0) + 1}))
+    roles = build_roles({}, family, family.network.requires_grad_(True), adapter("full"))
+    for level, expected in ((False, [1, 1, 1, 1, 1]), (True, [2] * 5), ("every_second", [2, 1, 2, 1, 2])):
+        set_checkpointing(family, family.network, level)
+        ran.clear()
+        roles["policy"](pairs(family), grad=True)["prediction"].sum().backward()
+        assert [ran[number] for number in range(5)] == expected, level
 
 
 def test_the_reference_stays_where_training_began(family: DenoiserFamily) -> None:
