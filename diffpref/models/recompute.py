@@ -21,7 +21,7 @@ def set_checkpointing(family: DenoiserFamily, network: Network, level: bool | st
         return
     network.enable_gradient_checkpointing()
     if level == "every_second":
-        for block in family.blocks(network)[1::2]:
-            for module in block.modules():
-                if hasattr(module, "gradient_checkpointing"):
-                    module.gradient_checkpointing = False
+        others: list[Network] = [module for block in family.blocks(network)[1::2] for module in block.modules()]
+        for module in others:
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ def make_optimizer(
     return torch.optim.AdamW(given, lr=lr, betas=betas, eps=eps, weight_decay=decay, fused=fused)
 
 
-def _eight_bit() -> type[torch.optim.Optimizer]:
+def _eight_bit() -> Any:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
