@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     from diffpref.generation import ScoreSummary
     from diffpref.generation.scoring import Progress
 
-__all__ = ["progress_bar", "score_lines", "scores_json", "tell_progress"]
+__all__ = ["is_main", "progress_bar", "score_lines", "scores_json", "tell_progress"]
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -21,7 +27,7 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     """Show a bar on standard error where that is a terminal; yields what is called with (done, total)."""
     from tqdm import tqdm
 
-    with tqdm(unit=unit, disable=None) as bar:
+    with tqdm(unit=unit, disable=None if is_main() else True) as bar:
 
         def tell(done: int, total: int) -> None:
             if bar.total is None:

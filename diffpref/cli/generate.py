@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from diffpref.cli._arguments import Parser, add_fields, build_section, overrides
-from diffpref.cli._reporting import progress_bar, score_lines, scores_json
+from diffpref.cli._reporting import is_main, progress_bar, score_lines, scores_json
 from diffpref.loops.judging import load_rewards, parse_reward
 from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(
         prog="diffpref generate",
         description="Draw candidates for prompts, score them, and write a store. Flags replace the recipe's values;"
-        " what an interrupted run has drawn is kept.",
+        " what an interrupted run has drawn is kept, and several processes share the work.",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe")
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
@@ -51,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
     )
     samplers = {one: make_sampler(family, one, recipe.model.precision) for one in settings}
     with progress_bar("picture") as tell:
-        store = generate(plan, samplers, recipe.output, tell, scorers=scorers)
+        store = generate(plan, samplers, recipe.output, tell, scorers=scorers, max_unusable=recipe.max_unusable)
+    if not is_main():
+        return 0
     summaries, seconds = summarise_scores(store), time.perf_counter() - start
 
     if arguments.json:

@@ -13,9 +13,11 @@ import numpy as np
 from diffpref.core.contracts import Candidate, Record, Reward
 from diffpref.core.errors import ConfigError, ShapeError
 from diffpref.data import Store, encode_png
+from diffpref.data.pairs import LIMIT
+from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
 from diffpref.generation.plan import GenerationPlan
-from diffpref.generation.scoring import Progress, score_records, versions
+from diffpref.generation.scoring import Progress, score_watched, versions, watch
 from diffpref.sampling import SamplerSettings
 
 __all__ = ["Sample", "generate"]
@@ -31,8 +33,9 @@ def generate(
     on_progress: Progress | None = None,
     *,
     scorers: Mapping[str, Reward] | None = None,
+    max_unusable: float = LIMIT,
 ) -> Store:
-    """Draw, and score, what is not there yet.
+    """Draw, and score, what is not there yet. Several processes may share the work.
 
     Args:
         plan: what to draw.
@@ -40,27 +43,31 @@ def generate(
         output: the store's folder; parts of an earlier run of the same plan and scorers are kept.
         on_progress: called with (pictures there, pictures in all) at the start and after each unit.
         scorers: score name -> reward; each candidate gets a score of each.
+        max_unusable: the largest share of a score that may be NaN, infinite or missing.
 
     Raises:
         ConfigError: a setting of the plan has no sampler.
-        DataError: the folder was made by another plan.
-        ShapeError: a sampler or scorer did not answer once for each question.
+        DataError: the folder was made by another plan, or too many scores are unusable.
+        ShapeError: a sampler did not answer once for each question.
     """
     samplers = _samplers(plan, sampler)
     scorers = dict(scorers or {})
     growing = GrowingStore(
         Path(output), {"kind": "generation", **plan.to_json(), "scores": versions(scorers)}, plan.num_units
     )
-    todo = growing.missing()
-    tell = on_progress or (lambda there, total: None)
-    there = plan.num_pictures - sum(len(plan.unit(number)) for number in todo) * plan.candidates
-    tell(there, plan.num_pictures)
-    for number in todo:
-        records = _draw(plan, plan.unit(number), samplers)
-        growing.add(number, score_records(records, scorers))
-        there += len(records) * plan.candidates
-        tell(there, plan.num_pictures)
-    return growing.finish()
+    watched = watch(scorers, plan.num_pictures)
+
+    def make(number: int) -> list[Record]:
+        return score_watched(_draw(plan, plan.unit(number), samplers), scorers, watched, max_unusable)
+
+    def tell(missing: Sequence[int]) -> None:
+        if on_progress:
+            there = plan.num_pictures - sum(len(plan.unit(number)) for number in missing) * plan.candidates
+            on_progress(there, plan.num_pictures)
+
+    rank, num_ranks = share_of_work()
+    growing.fill(make, tell, rank=rank, num_ranks=num_ranks)
+    return growing.finish(max_unusable)
 
 
 def _samplers(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from diffpref.config import Model, Named, Section
-from diffpref.core.annotations import NonNegative, PositiveInt
+from diffpref.core.annotations import NonNegative, PositiveInt, Probability
 from diffpref.sampling import SamplerSettings
 
 __all__ = ["GenerationRecipe"]
@@ -38,6 +38,10 @@ class GenerationRecipe(Section):
     )
     rewards: list[Named] = Field(
         default_factory=list, description="scores to add: a name, or {name: {path: PATH, option: value}}"
+    )
+    max_unusable: Probability = Field(
+        default=0.01,
+        description="share of a reward's scores that may be NaN, infinite or missing before the work stops",
     )
 
     @model_validator(mode="before")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from diffpref.core.contracts import Candidate, Media, Record, Reward, Score
-from diffpref.core.errors import ConfigError, DataError, ShapeError
+from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import Store, decode_image
+from diffpref.data.pairs import LIMIT
+from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
+from diffpref.generation.unusable import UnusableScores, num_candidates
 
-__all__ = ["Progress", "score_records", "score_store", "versions"]
+__all__ = ["Progress", "score_records", "score_store", "score_watched", "versions", "watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,8 @@ def versions(scorers: Mapping[str, Reward]) -> dict[str, str]:
 def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> list[Record]:
     """Return the records with a score by each scorer added to each candidate that has none of its name and version.
 
-    A score that is not finite is kept as it is and told in the log: no pair is made of it.
+    A score that is not finite is kept as it is, and a picture for which the scorer does not give one number gets NaN;
+    both are told in the log, and no pair is made of them.
 
     Args:
         records: whose candidates are pictures.
@@ -41,7 +46,6 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
 
     Raises:
         DataError: a candidate holds no picture, or one that cannot be decoded.
-        ShapeError: a scorer did not give one score for each picture.
     """
     added: dict[tuple[int, int], list[Score]] = {}
     for name, scorer in scorers.items():
@@ -55,9 +59,7 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
             pictures = [_picture(records[row], place) for row, place in part]
-            values = [float(v) for v in scorer.score(pictures, [records[row].prompt for row, _ in part])]
-            if len(values) != len(part):
-                raise ShapeError(f"scorer '{name}' gave {len(values)} scores for {len(part)} pictures")
+            values = _ask(name, scorer, pictures, [records[row].prompt for row, _ in part])
             if unusable := sum(not math.isfinite(value) for value in values):
                 logger.warning("%s: %d of %d scores are not finite", name, unusable, len(values))
             for key, value in zip(part, values, strict=True):
@@ -73,6 +75,18 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
     ]
 
 
+def _ask(name: str, scorer: Reward, pictures: Sequence[Media], prompts: Sequence[str]) -> list[float]:
+    """Return a score for each picture; NaN where the scorer, asked for that picture alone, gives no single number."""
+    scores = scorer.score(pictures, prompts)
+    if scores.ndim == 1 and len(scores) == len(pictures):
+        return [float(score) for score in scores]
+    logger.warning("%s: gave shape %s for %d pictures", name, tuple(scores.shape), len(pictures))
+    if len(pictures) == 1:
+        return [math.nan]
+    pairs = zip(pictures, prompts, strict=True)
+    return [_ask(name, scorer, [picture], [prompt])[0] for picture, prompt in pairs]
+
+
 def score_store(
     store: Store,
     scorers: Mapping[str, Reward],
@@ -80,8 +94,9 @@ def score_store(
     on_progress: Progress | None = None,
     *,
     unit_size: int = UNIT,
+    max_unusable: float = LIMIT,
 ) -> Store:
-    """Copy a store, with scores added; see `score_records`.
+    """Copy a store, with scores added; see `score_records`. Several processes may share the work.
 
     Args:
         store: of pictures; it is left as it is.
@@ -89,10 +104,11 @@ def score_store(
         output: folder of the new store; parts of an earlier run over the same store and scorers are kept.
         on_progress: called with (records there, records in all) at the start and after each part.
         unit_size: records of one part.
+        max_unusable: the largest share of a score that may be NaN, infinite or missing.
 
     Raises:
         ConfigError: no scorers, or the output is the store itself.
-        DataError: the folder was made otherwise, or a picture is missing.
+        DataError: the folder was made otherwise, a picture is missing, or too many scores are unusable.
     """
     if not scorers:
         raise ConfigError("no scorers: name at least one reward")
@@ -107,15 +123,37 @@ def score_store(
         "unit_size": unit_size,
     }
     growing = GrowingStore(output, plan, -(-len(store) // unit_size))
-    units = {n: range(n * unit_size, min((n + 1) * unit_size, len(store))) for n in growing.missing()}
-    tell = on_progress or (lambda there, total: None)
-    there = len(store) - sum(map(len, units.values()))
-    tell(there, len(store))
-    for number, rows in units.items():
-        growing.add(number, score_records([store[row] for row in rows], scorers))
-        there += len(rows)
-        tell(there, len(store))
-    return growing.finish()
+    candidates = num_candidates([store.folder / part["file"] for part in store.manifest["parts"]])
+    watched = watch(scorers, candidates)
+
+    def rows(number: int) -> range:
+        return range(number * unit_size, min((number + 1) * unit_size, len(store)))
+
+    def make(number: int) -> list[Record]:
+        return score_watched([store[row] for row in rows(number)], scorers, watched, max_unusable)
+
+    def tell(missing: Sequence[int]) -> None:
+        if on_progress:
+            on_progress(len(store) - sum(len(rows(number)) for number in missing), len(store))
+
+    rank, num_ranks = share_of_work()
+    growing.fill(make, tell, rank=rank, num_ranks=num_ranks)
+    return growing.finish(max_unusable)
+
+
+def watch(scorers: Mapping[str, Reward], candidates: int) -> UnusableScores:
+    """Return the account of what scorers will say of so many candidates."""
+    return UnusableScores(Counter({f"{name}@{version}": candidates for name, version in versions(scorers).items()}))
+
+
+def score_watched(
+    records: Sequence[Record], scorers: Mapping[str, Reward], watched: UnusableScores, limit: float
+) -> list[Record]:
+    """Score records; stop as soon as this process has seen more unusable scores than all the work may have."""
+    scored = score_records(records, scorers)
+    watched.look_at(scored)
+    watched.check(limit)
+    return scored
 
 
 def _picture(record: Record, place: int) -> Media:

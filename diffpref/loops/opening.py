@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ __all__ = ["fingerprint", "load_model", "make_sampler", "pick_device", "quiet_li
 
 
 def pick_device(name: str | None) -> str:
-    """Return a device that can be used: the named one, else the accelerator where there is one.
+    """Return a device that can be used: the named one, else this process's accelerator where there is one.
 
     Raises:
         ConfigError: torch knows no such device, or it is not there.
@@ -27,7 +28,9 @@ def pick_device(name: str | None) -> str:
     import torch
 
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

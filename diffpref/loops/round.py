@@ -73,7 +73,13 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
         )
         samplers = {one: make_sampler(family, one, recipe.model.precision) for one in how}
         scorers = load_rewards(recipe.generation.rewards, device)
-        generate(plan, samplers, recipe.generation.output, scorers=scorers)
+        generate(
+            plan,
+            samplers,
+            recipe.generation.output,
+            scorers=scorers,
+            max_unusable=recipe.generation.max_unusable,
+        )
     with clock.stage("train"):
         trainer = Trainer(recipe.training)
         trainer.fit()

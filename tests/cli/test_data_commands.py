@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,23 @@ def test_a_result_that_does_not_fit_is_one_line(run, base, tmp_path):
 
 
 # ---------------------------------------------------------------- the real command
+
+
+@pytest.mark.slow
+def test_row_37_a_killed_generate_is_finished_by_two_processes_with_the_same_bytes(recipe, store, tmp_path):
+    words = ["diffpref", "generate", str(recipe), "--output", "store"]
+    killed = subprocess.Popen([sys.executable, "-m", *words, "--batch_size", "4"], cwd=tmp_path)
+    while not list((tmp_path / "store").glob("part-*")) and killed.poll() is None:
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--module"]
+    done = subprocess.run([*launcher, *words, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["records"] == 3, done.stderr  # one process speaks
+    names = {path.name for path in store.iterdir()}
+    assert names == {path.name for path in (tmp_path / "store").iterdir()}
+    assert all((store / name).read_bytes() == (tmp_path / "store" / name).read_bytes() for name in names)
 
 
 @pytest.mark.slow

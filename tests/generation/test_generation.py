@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,9 +230,16 @@ def test_scoring_resumes_at_the_part(tmp_path):
     assert content(tmp_path / "scored") == content(tmp_path / "whole")
 
 
-def test_scores_that_are_not_finite_are_counted_and_never_become_numbers(tmp_path, caplog):
-    store = generate(PLAN, Drawer(), tmp_path / "store", scorers={"bright": Brightness(broken="ab")})
-    assert "not finite" in caplog.text
+def test_row_13_scores_that_are_not_finite_are_counted_and_never_become_numbers(tmp_path, caplog):
+    broken = {"bright": Brightness(broken="ab")}
+    with pytest.raises(
+        DataError, match=r"6 of 15 scores by bright@1 are .* more than the 1\.0% allowed .* candidate 0"
+    ):
+        generate(PLAN, Drawer(), tmp_path / "store", scorers=broken)
+    store = generate(PLAN, Drawer(), tmp_path / "store", scorers=broken, max_unusable=0.4)
+    assert "not finite" in caplog.text and store.manifest["unusable_scores"] == {"bright@1": 6}
+    listed = [json.loads(line) for line in (tmp_path / "store" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["candidate"]) for one in listed] == [(r.id, k) for r in store[:2] for k in range(3)]
     (summary,) = summarise_scores(store)
     assert (summary.count, summary.not_finite) == (15, 6) and 0 < summary.mean < 255 and summary.std > 0
     assert all(math.isnan(c.scores[0].value) for c in store[0].candidates)
@@ -258,41 +263,32 @@ def test_scoring_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(DataError, match="record 'r', candidate 0: cannot be decoded"):
         score_records([broken], {"bright": Brightness()})
 
-    class Short(Brightness):
-        def score(self, media, prompts, metadata=None):
-            return super().score(media, prompts)[:-1]
 
-    with pytest.raises(ShapeError, match="5 scores for 6"):
-        generate(PLAN, Drawer(), tmp_path / "short", scorers={"bright": Short()})
+class Crooked(Brightness):
+    """Gives no score for a black picture, and a row of them for the others of its call."""
+
+    def score(self, media, prompts, metadata=None):
+        scores = super().score(media, prompts)
+        keep = [i for i, picture in enumerate(media) if np.asarray(picture).any()]
+        return scores[keep]
 
 
-# ---------------------------------------------------------------- kill -9
+def test_row_13_a_picture_for_which_a_reward_gives_no_number_is_set_aside_alone(tmp_path):
+    def draw(prompts, seeds):
+        shades = [0 if prompt == "c" and seed % 2 else 200 for prompt, seed in zip(prompts, seeds, strict=True)]
+        return [np.full((8, 8, 3), shade, np.uint8) for shade in shades]
+
+    store = generate(PLAN, draw, tmp_path / "store", scorers={"bright": Crooked()}, max_unusable=0.2)
+    black = sum(PLAN.seed_of("c", k) % 2 for k in range(3))
+    assert 0 < black < 3 and store.manifest["unusable_scores"] == {"bright@1": black}
+    values = [candidate.scores[0].value for record in store for candidate in record.candidates]
+    assert sum(map(math.isnan, values)) == black and [v for v in values if not math.isnan(v)] == [200.0] * (15 - black)
 
 
-@pytest.mark.slow
-def test_after_kill_9_a_rerun_gives_the_same_bytes(tmp_path):
-    code = """
-import os, signal, sys
-import numpy as np
-from diffpref.generation import GenerationPlan, generate
-
-calls = 0
-
-def draw(prompts, seeds):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return [np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8) for seed in seeds]
-
-generate(GenerationPlan(tuple("abcdefg"), candidates=2, unit_size=2), draw, sys.argv[1])
-"""
-
-    def start(folder: str, dies_at: int) -> int:
-        return subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / folder), str(dies_at)], check=False
-        ).returncode
-
-    assert start("killed", 3) == -9 and len(list((tmp_path / "killed").glob("*.parquet"))) == 2
-    assert start("killed", 3) == 0 and start("whole", 0) == 0  # two parts were left to make
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+def test_unusable_scores_of_an_earlier_scoring_do_not_stop_another(tmp_path):
+    broken = {"bright": Brightness(broken="ab")}
+    store = generate(PLAN, Drawer(), tmp_path / "store", scorers=broken, max_unusable=1.0)
+    scored = score_store(store, {"other": Brightness("2")}, tmp_path / "scored")
+    assert scored.manifest["unusable_scores"] == {}
+    with pytest.raises(DataError, match="6 of 15 scores by third@1"):
+        score_store(store, {"third": Brightness(broken="ab")}, tmp_path / "third")
