@@ -124,6 +124,28 @@ def test_how_an_updates_records_are_shared_out_is_free_and_their_number_is_not(r
         with_records_per_update(saved, 3)
 
 
+def test_row_09_a_run_goes_on_with_the_same_records_however_they_are_shared_out(
+    recipe_keys: Keys, tmp_path: Path
+) -> None:
+    def keys(name: str, size: int) -> dict[str, Any]:
+        shape = {"steps": 4, "batch_size": size, "accumulation": 8 // size}
+        return recipe_keys(output=str(tmp_path / name), objective={"dpo": {"beta": 20}}, training=shape)
+
+    straight = run(keys("straight", 8))
+    for steps, size in enumerate((8, 4, 2, 1), start=1):  # one update by each
+        resumed = run(keys("resumed", size), steps=steps)
+    rows = [read_metrics(trainer.output / "metrics.jsonl") for trainer in (resumed, straight)]
+    assert len(rows[0]) == 4
+    for row, wanted in zip(*rows, strict=True):
+        for name in {name for name in wanted if not name.startswith("perf/")}:
+            assert row[name] == pytest.approx(wanted[name], rel=1e-5, abs=1e-5), name
+    first, second = (
+        torch.cat([p.detach().reshape(-1) for p in trainer.updater.trained]) for trainer in (resumed, straight)
+    )
+    assert (first - second).norm() <= 1e-5 * second.norm()
+    assert load_recipe(resumed.output / "config.yaml").training.records_per_update == 8
+
+
 def test_an_existing_run_is_refused_when_it_shall_not_go_on(recipe_keys: Keys) -> None:
     first = run(recipe_keys())
     lines = exact(first.output)

@@ -75,7 +75,7 @@ def test_training_does_not_move_the_reference(recipe_keys: Keys, adapter: dict[s
 
 
 @pytest.mark.parametrize("adapter", KINDS, ids=["lora", "full"])
-def test_one_by_eight_is_two_by_four_is_eight_by_one(
+def test_row_09_one_by_eight_is_two_by_four_is_eight_by_one(
     recipe_keys: Keys, adapter: dict[str, Any], tmp_path: Path
 ) -> None:
     # Forwards of other row counts differ by 1e-7, which beta multiplies: 5000 would leave 1e-4 of the gradient open.

@@ -1,0 +1,86 @@
+"""Checks that several processes run together, one after another: a launch costs more than all of them.
+
+Run it with a launcher and a JSON file: ``{"results": folder, "checks": [[name, {argument: value}], ...]}``. Every
+process writes what each check returned, or the error that it met, to ``<results>/<rank>.json``. A check is a function
+with the decorator; all processes call it with the same arguments, so what one of them waits for the other must do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffpref.config import build_recipe
+from diffpref.training import Trainer
+
+Check = Callable[..., Any]
+CHECKS: dict[str, Check] = {}
+
+
+def check(function: Check) -> Check:
+    """Make a function known by its name."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+@check
+def train(keys: dict[str, Any], steps: int | None = None) -> list[dict[str, float]]:
+    """Train by a recipe to its end, or for so many more updates without one; return the metrics."""
+    trainer = Trainer(build_recipe(keys))
+    if steps is None:
+        trainer.fit()
+        return []
+    updates = trainer.steps()
+    return [next(updates) for _ in range(steps)]
+
+
+@check
+def refused(keys: dict[str, Any]) -> str:
+    """Train by a recipe that must not begin; return the error."""
+    try:
+        Trainer(build_recipe(keys)).fit()
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError("it trained")
+
+
+@check
+def command(argv: list[str]) -> str:
+    """Run ``diffpref`` with these arguments; return what it printed."""
+    from diffpref.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(argv) == 0
+    return said.getvalue()
+
+
+def main(path: str) -> None:
+    """Run the checks of a file."""
+    from accelerate import PartialState
+
+    torch.set_num_threads(1)
+    asked = json.loads(Path(path).read_text())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    answers = []
+    for name, arguments in asked["checks"]:
+        started = time.perf_counter()
+        try:
+            answer = {"value": CHECKS[name](**arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        answers.append({"check": name, **answer, "seconds": time.perf_counter() - started})
+        Path(asked["results"], f"{state.process_index}.json").write_text(json.dumps(answers))
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
