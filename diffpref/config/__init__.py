@@ -7,19 +7,22 @@ from diffpref.config.documents import dump_yaml, load_yaml, parse_yaml
 from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.recipe import Recipe, build_recipe, load_recipe, recipe_names, save_recipe
+from diffpref.config.roles import RoleSettings, resolve_roles
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Data, Guards, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import Adapter, Data, Ema, Guards, Likelihood, Model, Optim, Training, Validation
 
 __all__ = [
     "ALIASES",
     "Adapter",
     "Data",
+    "Ema",
     "Guards",
     "Likelihood",
     "Model",
     "Named",
     "Optim",
     "Recipe",
+    "RoleSettings",
     "Section",
     "Training",
     "Validation",
@@ -31,5 +34,6 @@ __all__ = [
     "parse_recipe_cli",
     "parse_yaml",
     "recipe_names",
+    "resolve_roles",
     "save_recipe",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,10 +30,14 @@ def dotted_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the dotted path of every value."""
     for name, field in model.model_fields.items():
         section = _section(field.annotation)
-        if section is None or getattr(section, "one_value", False):
+        if section is None or getattr(section, "one_value", False) or _is_mapping(field.annotation):
             yield prefix + name
         else:
             yield from dotted_names(section, f"{prefix}{name}.")
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(get_origin(member) is dict for member in alternatives(annotation))
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

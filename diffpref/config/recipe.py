@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from diffpref.config.documents import dump_yaml, load_yaml
 from diffpref.config.named import Named
 from diffpref.config.problems import config_error
+from diffpref.config.roles import RoleSettings
 from diffpref.config.section import Section
 from diffpref.config.sections import Adapter, Data, Guards, Likelihood, Model, Optim, Training, Validation
 from diffpref.core.errors import ConfigError, suggest
@@ -34,6 +35,10 @@ class Recipe(Section):
         default=None,
         min_length=1,
         description="loss terms, added; a name or [{name: {option: value}}]; not given: the method's",
+    )
+    roles: dict[str, RoleSettings] = Field(
+        default_factory=dict,
+        description="changes of the method's roles, {reference: {source: copy, update: {ema: {decay: 0.99}}}}",
     )
     likelihood: Likelihood = Likelihood()
     optim: Optim = Optim()
@@ -58,6 +63,8 @@ class Recipe(Section):
     def _check_together(self) -> Recipe:
         if self.validation.every and not self.validation.prompts:
             raise ValueError("validation.prompts: must be given when validation.every is > 0, got an empty list")
+        if self.validation.ema and self.training.ema.decay is None:
+            raise ValueError("validation.ema: is true, but training.ema.decay is not given, so there is no average")
         return self
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from diffpref.config.section import Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
 
-__all__ = ["Adapter", "Data", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
+__all__ = ["Adapter", "Data", "Ema", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
 
 Text = Annotated[str, Field(min_length=1)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -46,6 +46,9 @@ class Adapter(Section):
     alpha: Positive | None = Field(default=None, description="LoRA scale is alpha / rank; not given: alpha = rank")
     targets: list[Text] | None = Field(
         default=None, description="module names to adapt; not given: the family's attention"
+    )
+    start: Text | None = Field(
+        default=None, description="folder or file of a LoRA that the policy starts from; it is the reference too"
     )
 
 
@@ -114,6 +117,14 @@ class Optim(Section):
     max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
 
 
+class Ema(Section):
+    """An average of the policy over its updates, beside it: smoother pictures, and a second result."""
+
+    decay: BelowOne | None = Field(default=None, description="share that stays at each step; not given: no average")
+    every: PositiveInt = Field(default=1, description="updates between steps of the average")
+    warmup: bool = Field(default=True, description="begin with decay (1 + n) / (10 + n) after n steps")
+
+
 class Training(Section):
     """How long, and how much at a time."""
 
@@ -133,6 +144,7 @@ class Training(Section):
     keep: PositiveInt = Field(default=2, description="checkpoints kept")
     log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")
     resume: bool = Field(default=True, description="continue from the newest checkpoint in the output folder")
+    ema: Ema = Ema()
 
 
 class Guards(Section):
@@ -154,3 +166,4 @@ class Validation(Section):
     )
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
     guidance_scale: NonNegative = Field(default=5.0, description="classifier-free guidance; 1 = none")
+    ema: bool = Field(default=False, description="draw with the average of training.ema instead of the policy")

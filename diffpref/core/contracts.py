@@ -5,9 +5,11 @@ Shape letters: B records (pairs or lists) in a batch, K candidates in a list, N 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,8 @@ __all__ = [
     "Caption",
     "Conditioning",
     "Context",
+    "Ema",
+    "Every",
     "Judgement",
     "Likelihood",
     "Media",
@@ -33,6 +37,8 @@ __all__ = [
     "RoleSpec",
     "Rows",
     "Score",
+    "Snapshots",
+    "StatefulMethod",
     "Tensors",
     "Terms",
     "World",
@@ -262,20 +268,6 @@ class Role(Protocol):
 
 
 @dataclass(frozen=True)
-class RoleSpec:
-    """Where a role's weights come from and how they move.
-
-    Args:
-        source: ``"policy"`` (what is trained), ``"base"`` (adapters off), ``"copy"`` (a frozen copy of the start), or
-            ``"auto"``: base where the policy is an adapter, else copy.
-        update: ``"never"``; rules that move a role are registered by the trainer.
-    """
-
-    source: Literal["auto", "policy", "base", "copy"] = "auto"
-    update: Literal["never"] = "never"
-
-
-@dataclass(frozen=True)
 class World:
     """The processes that train together."""
 
@@ -290,7 +282,20 @@ class World:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may use besides its batch."""
+    """What a method may use besides its batch.
+
+    Args:
+        family: of the models.
+        roles: the models by name.
+        random: keyed draws.
+        step: updates done.
+        round: rounds done, where a loop makes data and trains by turns.
+        scorers: rewards by name.
+        state: what the method's `after_step` returned last; empty before that.
+        world: the processes that train together.
+        metrics: what the log says of the update just done; only in `after_step`.
+        exchange: swaps the weights of two trained roles, with their optimiser state and learning rates; only there.
+    """
 
     family: Any
     roles: Mapping[str, Role]
@@ -300,6 +305,8 @@ class Context:
     scorers: Mapping[str, Reward] = field(default_factory=dict)
     state: Tensors = field(default_factory=dict)
     world: World = World()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    exchange: Callable[[str, str], None] | None = None
 
 
 @runtime_checkable
@@ -323,6 +330,15 @@ class Method(Protocol):
 
     def prepare(self, batch: Batch, context: Context) -> Rows:
         """Turn records into questions."""
+        ...
+
+
+@runtime_checkable
+class StatefulMethod(Method, Protocol):
+    """A method that remembers something from one update to the next."""
+
+    def after_step(self, context: Context) -> Tensors:
+        """After an update; what it returns is `Context.state` from now on, saved in every checkpoint."""
         ...
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "DiffprefError",
     "DiskFullError",
+    "FrozenRoleError",
     "ModelError",
     "NewerFormatError",
     "NonFiniteError",
@@ -49,6 +50,10 @@ class DiskFullError(CheckpointError):
 
 class NewerFormatError(CheckpointError):
     """A checkpoint was written by a later version; it is no damage, so nothing older is taken instead."""
+
+
+class FrozenRoleError(DiffprefError):
+    """A role that must not change did; what was trained against it means nothing."""
 
 
 class NonFiniteError(DiffprefError):

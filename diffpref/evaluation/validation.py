@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from diffpref.config import Validation
@@ -41,12 +42,13 @@ class ValidationPictures:
         return None
 
     def draw(self, trainer: Any, step: int) -> None:
-        """Draw the pictures of a step with the policy as it is."""
+        """Draw the pictures of a step with the policy as it is, or with its average."""
         settings, columns = self.settings, len(self.settings.seeds)
         if self._sampler is None:
             self._sampler = self._make_sampler(trainer)
         prompts = [prompt for prompt in settings.prompts for _ in settings.seeds]
-        pictures = self._sampler(prompts, settings.seeds * len(settings.prompts))
+        with trainer.moving.average.applied() if settings.ema else nullcontext():
+            pictures = self._sampler(prompts, settings.seeds * len(settings.prompts))
         rows = [(p, pictures[i * columns : (i + 1) * columns]) for i, p in enumerate(settings.prompts)]
         buffer = io.BytesIO()
         labelled_grid(rows).save(buffer, format="PNG")

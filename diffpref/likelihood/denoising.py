@@ -28,6 +28,7 @@ class DenoisingLikelihood:
         schedule: what the network predicts, and the weights at each timestep.
         weighting: see `diffpref.likelihood.weighting.kappa`. ``"elbo"`` gives nats: set beta near 0.01.
         snr_gamma: the gamma of ``weighting="min_snr"``.
+        trained: roles into which gradients flow.
 
     Raises:
         ConfigError: an unknown weighting, or a gamma that is not positive.
@@ -36,6 +37,7 @@ class DenoisingLikelihood:
     schedule: NoiseSchedule
     weighting: Weighting = "simple"
     snr_gamma: float = 5.0
+    trained: frozenset[str] = frozenset({"policy"})
 
     provides = frozenset({"logps", "log_ratio", "errors"})
     from_raw = provides
@@ -61,7 +63,7 @@ class DenoisingLikelihood:
         With ``rows.draws`` = n the flat batch holds the draws one after another (draw-major): row numbers count within
         the first N / n rows, row r of draw d is ``d * N / n + r``, and logps and errors are means over the n draws.
 
-        Gradient flows into the policy alone, and not into groups of ``rows.no_grad``.
+        Gradient flows into the trained roles alone, and not into groups of ``rows.no_grad``.
 
         Args:
             names: vocabulary names of the above forms.
@@ -79,7 +81,7 @@ class DenoisingLikelihood:
             if role not in outputs:
                 raise ConfigError(f"likelihood 'denoising': {', '.join(names)} needs role '{role}', which did not run")
             error = self.raw(outputs[role], rows, role)["errors"]
-            error = error if role == "policy" else error.detach()
+            error = error if role in self.trained else error.detach()
             weight = self._kappa(rows).to(error.dtype)
             errors[role], logps[role] = _mean_draws(error, rows), _mean_draws(-0.5 * weight * error, rows)
         result = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.gates import recompute
 
 __all__ = ["set_checkpointing"]
 
@@ -19,7 +20,7 @@ def set_checkpointing(family: DenoiserFamily, network: Network, level: bool | st
     if not level:
         network.disable_gradient_checkpointing()
         return
-    network.enable_gradient_checkpointing()
+    network.enable_gradient_checkpointing(recompute)
     if level == "every_second":
         others: list[Network] = [module for block in family.blocks(network)[1::2] for module in block.modules()]
         for module in others:

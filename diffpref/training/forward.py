@@ -72,7 +72,7 @@ def run_forward(
     """Ask every role that the objectives name about a micro-batch, the policy last and with gradient."""
     rows = plan.method.prepare(batch, context)
     outputs = {
-        name: context.roles[name](rows, grad=name == "policy")
+        name: context.roles[name](rows, grad=name in plan.trained)
         for name in sorted(plan.roles, key=lambda name: name == "policy")
     }
     if watcher is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from diffpref.config import Named, Recipe
-from diffpref.core.contracts import Method
+from diffpref.config import Adapter as AdapterSettings
+from diffpref.config import Named, Recipe, resolve_roles
+from diffpref.core.contracts import Method, RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import GROUPS, parse
 from diffpref.likelihood import DenoisingLikelihood
@@ -42,7 +43,8 @@ class Plan:
         composition: the objective terms.
         adapter: what is trained.
         names: the model quantities to compute each step: those of the objectives, and those worth watching.
-        roles: the roles that run.
+        roles: the roles that run in a step.
+        specs: those besides the policy, and those that the method itself asks: where their weights come from.
         groups: the samples of a record that are put before the models.
         columns: the data columns that a batch must have.
     """
@@ -52,8 +54,14 @@ class Plan:
     adapter: Adapter
     names: tuple[str, ...]
     roles: frozenset[str]
+    specs: Mapping[str, RoleSpec]
     groups: tuple[str, ...]
     columns: frozenset[str]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """The roles into which gradients flow."""
+        return frozenset({"policy", *(name for name, spec in self.specs.items() if spec.trained)})
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -64,14 +72,13 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     found: list[str] = []
     _try(found, "model.family", lambda: families.canonical(recipe.model.family))
-    settings = recipe.adapter
-    adapter = _try(
-        found, "adapter.kind", lambda: adapters.get(settings.kind)(settings.rank, settings.alpha, settings.targets)
-    )
+    adapter = _try(found, "adapter.", lambda: _adapter(recipe.adapter))
     method = _try(found, "method", lambda: _method(recipe.method))
     terms: Any = [(named.name, named.options) for named in recipe.objective or ()] or (method and method.objectives)
     composition = _try(found, "objective", lambda: compose(terms, "denoising")) if terms else None
-    if adapter is None or method is None or composition is None:
+    declared: Mapping[str, RoleSpec] = method.roles if method else {}
+    specs = _try(found, "roles.", lambda: resolve_roles(declared, recipe.roles))
+    if adapter is None or method is None or composition is None or specs is None:
         raise ConfigError("\n".join(found))
     if found := found + list(_misfits(recipe, method, composition)):
         raise ConfigError("\n".join(found))
@@ -84,6 +91,7 @@ def make_plan(recipe: Recipe) -> Plan:
         adapter,
         tuple(names),
         composition.roles | {"policy"},
+        {name: spec for name, spec in specs.items() if name in composition.roles or spec.in_prepare},
         tuple(group for group in PairBatches.groups if group in method.needs),
         frozenset(composition.tensors) - set(names) | {name for name in method.needs if name not in GROUPS},
     )
@@ -96,6 +104,14 @@ def _try(found: list[str], path: str, make: Callable[[], T]) -> T | None:
     except ConfigError as error:
         found += [line if line.startswith(path) else f"{path}: {line}" for line in str(error).splitlines()]
         return None
+
+
+def _adapter(settings: AdapterSettings) -> Adapter:
+    try:
+        kind = adapters.get(settings.kind)
+    except ConfigError as error:
+        raise ConfigError(f"adapter.kind: {error}") from None
+    return kind(settings.rank, settings.alpha, settings.targets, settings.start)
 
 
 def _method(named: Named) -> Method:
@@ -117,6 +133,9 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterat
         yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(method.needs)}"
     if absent := (method.needs & frozenset(GROUPS)) - frozenset(PairBatches.groups):
         yield f"method: '{name}' needs {_list(absent)} samples; preference pairs hold {_list(PairBatches.groups)}"
+    asked = composition.roles | {role for role, spec in method.roles.items() if spec.in_prepare}
+    for role in sorted(recipe.roles.keys() - asked):
+        yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
     provided = DenoisingLikelihood.provides
     model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
     if lacking := [str(n) for n in model_names if n.unit or n.quantity not in provided]:

@@ -28,7 +28,7 @@ class Asked:
 
     Args:
         rows: the question; not prepared twice, because preparing may ask models too.
-        outputs: what the roles besides the policy answered.
+        outputs: what the frozen roles answered.
         values: (B, ...) vocabulary tensors, without gradient.
     """
 
@@ -51,7 +51,7 @@ def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, wat
     if watcher is not None:
         watcher.asked(batch, rows, dict(outputs))
     values = likelihood(plan.names, outputs, rows)
-    del outputs["policy"]
+    outputs = {name: answers for name, answers in outputs.items() if name not in plan.trained}
     if all(name.quantity in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
         outputs = {name: likelihood.raw(answers, rows) for name, answers in outputs.items()}
     return Asked(rows, outputs, values)
@@ -75,15 +75,17 @@ def derivatives(loss: Tensor, values: Tensors) -> dict[str, Tensor]:
     return {name: gradient for name, gradient in zip(values, found, strict=True) if gradient is not None}
 
 
-def replayed(likelihood: Likelihood, asked: Asked, context: Context, gradients: Tensors) -> Tensor:
-    """Ask the policy again, with gradient; return a scalar whose gradient is this micro-batch's share of the loss's.
+def replayed(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context, gradients: Tensors) -> Tensor:
+    """Ask the trained roles again; return a scalar whose gradient is this micro-batch's share of the loss's.
 
     Args:
+        plan: says which roles are trained.
         likelihood: as before.
         asked: the micro-batch.
-        context: with the policy.
+        context: with the roles.
         gradients: d loss / d value of these records.
     """
-    outputs = {**asked.outputs, "policy": context.roles["policy"](asked.rows, grad=True)}
+    again = sorted(plan.roles & plan.trained, key=lambda name: name == "policy")  # as in the joint step
+    outputs = {**asked.outputs, **{name: context.roles[name](asked.rows, grad=True) for name in again}}
     values = likelihood(list(gradients), outputs, asked.rows)
     return torch.stack([(gradient * values[name]).sum() for name, gradient in gradients.items()]).sum()

@@ -30,6 +30,7 @@ FREE_ON_RESUME = frozenset(
         "validation.seeds",
         "validation.num_inference_steps",
         "validation.guidance_scale",
+        "validation.ema",
     }
 )
 """What may differ when a run goes on. ``training.steps`` ends it later or earlier; schedules that fall to zero at the

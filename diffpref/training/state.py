@@ -104,7 +104,10 @@ def restore_optimizer(
     for index, values in described["scalars"].items():
         state.setdefault(int(index), {}).update(values)
     state = {index: _nested(values) for index, values in state.items()}
-    groups = [{**g, "betas": tuple(g["betas"])} if "betas" in g else dict(g) for g in described["groups"]]
+    groups = []
+    for own, saved in zip(optimizer.param_groups, described["groups"], strict=True):
+        group = {**own, **saved}  # what a checkpoint of an earlier version does not name is as it is now
+        groups.append({**group, "betas": tuple(group["betas"])} if "betas" in group else group)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from diffpref.models import open_family
 from diffpref.models.attention import set_attention
 from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
-from diffpref.models.roles import build_roles
+from diffpref.models.roles import place_roles, view_roles
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint, remove_unfinished, save_checkpoint
@@ -32,6 +33,7 @@ from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler
 from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.memory import memory_bytes
+from diffpref.training.moving import Moving
 from diffpref.training.optimizer import make_optimizer
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_changes, with_records_per_update
@@ -136,23 +138,32 @@ class Trainer:
         self.family = open_family(recipe.model, "network").to(self.device)
         self.bare: Any = self.family.network
         set_attention(self.bare, recipe.model.attention)
-        groups = adapter.install(self.family, self.random)
+        trained = {"policy": [p for group in adapter.install(self.family, self.random).values() for p in group]}
+        # before the network is wrapped for several processes
+        attend = partial(set_attention, backend=recipe.model.attention)
+        placed = place_roles(self.plan.specs, self.family, adapter, self.random, attend)
+        trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
         set_checkpointing(self.family, self.bare, recipe.model.gradient_checkpointing)
-        optimizer = make_optimizer(recipe.optim, groups, self.device)
-        # a frozen copy is taken before the network is wrapped for several processes
-        specs = {name: spec for name, spec in self.plan.method.roles.items() if name in self.plan.roles}
+        optimizer = make_optimizer(recipe.optim, trained, self.device)
+        for name, group in zip(trained, optimizer.param_groups, strict=True):
+            group |= {"role": name, "lr_scale": placed[name].spec.learning_rate_scale if name in placed else 1.0}
         network = self.accelerator.prepare(self.bare)
-        self.roles = build_roles(specs, self.family, network, adapter, self.autocast)
+        self.roles = view_roles(placed, self.family, network, self.autocast)
+        context = Context(self.family, self.roles, self.random, world=self.world)
+        self.moving = Moving(
+            placed, adapter, self.bare, optimizer, self.plan.method, context, average=recipe.training.ema
+        )
         self.updater = Updater(
             recipe=recipe,
             plan=self.plan,
             batches=self.batches,
-            context=Context(self.family, self.roles, self.random, world=self.world),
+            context=replace(context, state=self.moving.memory),
             likelihood=DenoisingLikelihood(
-                self.family.schedule, recipe.likelihood.weighting, recipe.likelihood.snr_gamma
+                self.family.schedule, recipe.likelihood.weighting, recipe.likelihood.snr_gamma, self.plan.trained
             ),
             network=network,
-            trained=[parameter for group in groups.values() for parameter in group],
+            trained=trained.pop("policy"),
+            peers=trained,
             optimizer=optimizer,
             scaler=loss_scaler(recipe.model.precision, self.device),
             accelerator=self.accelerator,
@@ -171,6 +182,7 @@ class Trainer:
             restore_optimizer(self.updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
             self.updater.scaler.load_state_dict(found.counters["scaler"])
             self.updater.guard.load_state(found.counters.get("guard", {}))
+            self.moving.load({part: found.part(part) for part in Moving.PARTS if part in found}, found.counters)
         except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
             raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
         self.step = found.step
@@ -194,6 +206,7 @@ class Trainer:
             metrics = self.updater(self.step)
             self.step += 1
             metrics = {"step": self.step, **metrics}
+            self.moving.after_update(self.step, metrics)
             seconds = time.perf_counter() - started
             metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
             metrics["perf/memory_bytes"] = memory_bytes(self.device)
@@ -221,11 +234,13 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Publish a checkpoint of this step."""
+        self.moving.check_frozen()
         if self.world.is_main:
             moments, described = pack_optimizer(self.updater.optimizer)
-            parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments}
             updater = self.updater
+            parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments, **self.moving.parts()}
             counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
+            counters |= self.moving.counters()
             save_checkpoint(self.output, self.step, parts, counters, self.recipe.training.keep)
         self.accelerator.wait_for_everyone()
 
@@ -235,6 +250,10 @@ class Trainer:
             adapter = self.plan.adapter
             with publish_folder(self.output / adapter.folder, replace=True) as folder:
                 adapter.save(self.family, self.bare, folder)
+            if (average := self.moving.average) is not None:
+                where = self.output / f"{adapter.folder}_ema"
+                with average.applied(), publish_folder(where, replace=True) as folder:
+                    adapter.save(self.family, self.bare, folder)
             write_model_card(self.output, self.recipe, adapter.folder)
         for callback in self.callbacks:
             callback.on_end(self)

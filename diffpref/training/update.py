@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -71,6 +72,7 @@ class Updater:
         state: the objectives' running statistics, changed once an update.
         guard: against what is not finite.
         flags: what was learnt about the objective while training.
+        peers: parameters of the other trained roles; each role's gradient is clipped apart.
     """
 
     recipe: Recipe
@@ -86,6 +88,7 @@ class Updater:
     guard: NonFiniteGuard
     state: dict[str, Tensor] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
+    peers: Mapping[str, Sequence[nn.Parameter]] = field(default_factory=dict)
 
     @property
     def world(self) -> World:
@@ -182,7 +185,8 @@ class Updater:
             own = {name: gradient[first : first + len(part)] for name, gradient in gradients.items()}
             first += len(part)
             with nullcontext() if question is asked[-1] else keep_gradients_local(self.accelerator, self.network):
-                share = replayed(self.likelihood, question, context, own) * self.world.size  # DDP averages gradients
+                # DDP averages gradients
+                share = replayed(self.plan, self.likelihood, question, context, own) * self.world.size
                 self.scaler.scale(share).backward()
         read = {name: gradient for name, gradient in gradients.items() if name in forward.read}
         done = replace(forward, sums=forward.sums.detach(), gradients=read)
@@ -239,7 +243,7 @@ class Updater:
     def _rescale(self, weight: Tensor, total: int) -> None:
         """Divide by the sum of weights instead of the number of records, with which it agrees for weights of 1."""
         if bool(weight != total):
-            for parameter in self.trained:
+            for parameter in chain(self.trained, *self.peers.values()):
                 if parameter.grad is not None:
                     parameter.grad.mul_(total / weight)
 
@@ -250,7 +254,8 @@ class Updater:
             Refused: the gradient is not finite on any process.
         """
         self.scaler.unscale_(self.optimizer)
-        norm = gradient_norm(self.trained)
+        norms = {name: gradient_norm(own) for name, own in self._clipped_apart().items()}
+        norm = torch.stack(list(norms.values())).max()
         finite = self._reduce(norm.isfinite().float()).item() == self.world.size
         size = norm.item()
         # Under fp16 an overflow is expected now and then: the scaler leaves the update out and lowers its scale.
@@ -259,13 +264,19 @@ class Updater:
             terms, rank = self._terms(), self.world.rank
             records = [one for k, forward in enumerate(whole.seen) for one in describe(forward, terms, rank, k)]
             raise Refused("gradient", records if whole.shared else self._gathered(records), size, self._bad())
-        nn.utils.clip_grads_with_norm_(self.trained, self.recipe.optim.max_grad_norm, norm)
+        for role, own in self._clipped_apart().items():
+            nn.utils.clip_grads_with_norm_(own, self.recipe.optim.max_grad_norm, norms[role])
         for group in self.optimizer.param_groups:  # only now: a refused update leaves the optimiser as it was
-            group["lr"] = self._rate(step)
+            group["lr"] = self._rate(step) * group["lr_scale"]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": size} if math.isfinite(size) else {"grad_overflow": 1.0}
+        if not math.isfinite(size):
+            return {"grad_overflow": 1.0}
+        return {"grad_norm" if role == "policy" else f"grad_norm/{role}": one.item() for role, one in norms.items()}
+
+    def _clipped_apart(self) -> dict[str, Sequence[nn.Parameter]]:
+        return {"policy": self.trained, **self.peers}
 
     def _bad(self) -> list[str]:
         """Return the names of the parameters whose gradient is not finite."""

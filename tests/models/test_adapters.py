@@ -210,7 +210,7 @@ def test_adapters_are_on_again_after_an_error_inside_the_gate(family: DenoiserFa
 
 def test_base_is_refused_where_there_is_nothing_to_switch_off(family: DenoiserFamily) -> None:
     full = adapter("full")
-    with pytest.raises(ConfigError, match="role 'reference': source 'base' needs an adapter"):
+    with pytest.raises(ConfigError, match=r"roles\.reference\.source: 'base' needs an adapter"):
         build_roles({"reference": RoleSpec("base")}, family, family.network, full)
     with pytest.raises(ConfigError, match="use source 'copy'"), full.off(family.network):
         pass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
-from diffpref.models.adapters import Adapter, registry
+from diffpref.models.adapters import POLICY, Adapter, Held, registry
 from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.loading import freeze
 
 __all__ = ["Full"]
 
@@ -23,14 +26,24 @@ class Full(Adapter):
     has_base = False
     folder = "model"
 
+    def __post_init__(self) -> None:
+        if self.start is not None:
+            raise ConfigError("adapter.start: is a LoRA's; with adapter.kind full the start is model.path")
+
     def install(self, family: DenoiserFamily, random: Random) -> dict[str, list[nn.Parameter]]:
         network = family.network.float().requires_grad_(True)
         return {"network": list(network.parameters())}
 
-    def state(self, network: Network) -> dict[str, Tensor]:
-        return network.state_dict()
+    def copy(self, family: DenoiserFamily, name: str) -> Held:
+        return Held(freeze(copy.deepcopy(family.network)))
 
-    def load_state(self, network: Network, state: Mapping[str, Tensor]) -> None:
+    def parameters(self, held: Held) -> list[nn.Parameter]:
+        return list(held.network.parameters())
+
+    def state(self, network: Network, name: str = POLICY) -> dict[str, Tensor]:
+        return dict(network.state_dict())
+
+    def load_state(self, network: Network, state: Mapping[str, Tensor], name: str = POLICY) -> None:
         network.load_state_dict(state)
 
     def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
