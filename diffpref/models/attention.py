@@ -33,7 +33,7 @@ def set_attention(network: Network, backend: str) -> str:
             network.enable_xformers_memory_efficient_attention()
             return "xformers"
         except (ImportError, ModuleNotFoundError, ValueError, NotImplementedError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             logger.warning("attention: xformers is not usable here (%s); using native", reason)
     network.set_attn_processor(AttnProcessor2_0())
     return "native"

@@ -19,6 +19,7 @@ __all__ = ["check_kind", "check_vocabulary", "freeze", "load_component", "load_s
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 # what from_pretrained of diffusers and transformers raises on folders, configs and weights that it cannot use
 _UNUSABLE = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # the last: a safety checker, which is never loaded
 _KINDS = {"text_time": "an SDXL", None: "a Stable Diffusion 1 or 2"}
 
 
@@ -47,6 +48,7 @@ def load_component(
     """
     network = issubclass(kind, nn.Module)
     if network:
+        load_settings(path, subfolder, "config.json", revision=options.get("revision"))  # refuses code of its own
         options |= {"use_safetensors": None if allow_pickle else True, "output_loading_info": True}
         # diffusers and transformers name it differently
         options["torch_dtype" if issubclass(kind, ModelMixin) else "dtype"] = dtype
@@ -68,7 +70,7 @@ def load_settings(path: str, subfolder: str, name: str, *, revision: str | None 
     """Read a JSON settings file of a pipeline, local or from the hub.
 
     Raises:
-        ModelError: there is none, or it is not a JSON object.
+        ModelError: there is none, it is not a JSON object, or it names code of the repository.
     """
     from huggingface_hub import hf_hub_download
 
@@ -83,7 +85,24 @@ def load_settings(path: str, subfolder: str, name: str, *, revision: str | None 
         raise ModelError(f"model.path: {path} {_describe_folder(Path(path), subfolder, name)}") from error
     if not isinstance(settings, dict):
         raise ModelError(f"model.path: {file} must hold an object of settings, got {type(settings).__name__}")
+    _refuse_code(file, settings)
     return settings
+
+
+def _refuse_code(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that name Python files of the repository: ``auto_map``, or a class that is no library's."""
+    own = [key for key in ("auto_map", "custom_pipelines") if key in settings]
+    own += [
+        key
+        for key, value in settings.items()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] not in _LIBRARIES
+        if file.name == "model_index.json"
+    ]
+    if own:
+        raise ModelError(
+            f"model.path: {file} names code of its own ('{own[0]}'), which is never run and no setting allows; use a"
+            " model of diffusers' or transformers' own classes"
+        )
 
 
 def check_kind(path: str, config: Mapping[str, Any], family: str, expected: str | None) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffpref.cli import main
 from diffpref.config import dump_yaml, load_yaml, parse_yaml
 from diffpref.core.errors import ConfigError
 
@@ -22,7 +23,10 @@ REFUSED = {
     "nested duplicate": ("data:\n  a: 1\n  b: 2\n  a: 3\n", r"line 4: key 'a' is given twice, first on line 2"),
     "duplicate in flow": ("method: {dpo: {beta: 1, beta: 2}}\n", r"line 1: key 'beta' is given twice"),
     "same key quoted": ("a: 1\n'a': 2\n", r"key 'a' is given twice"),
-    "python object": ("a: !!python/object/apply:os.system ['true']\n", r"line 1: tag '.*os.system' is not supported"),
+    "python object": (
+        "a: !!python/object/apply:os.system ['touch MARKER']\n",
+        r"line 1: tag '.*os.system' is not supported",
+    ),
     "python name": ("a: !!python/name:os.system\n", r"tag .* is not supported"),
     "own tag": ("a: 1\nb: !env HOME\n", r"line 2: tag '!env' is not supported"),
     "alias": ("a: &x [1]\nb: *x\n", r"line 2: alias '\*x' is not supported"),
@@ -42,17 +46,22 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_file_that_cannot_be_meant_is_refused_with_its_line(case: str, tmp_path: Path) -> None:
+def test_row_27_a_file_that_cannot_be_meant_is_refused_with_its_line(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content, message = REFUSED[case]
     path = tmp_path / "recipe.yaml"
-    path.write_text(content)
+    path.write_text(content.replace("MARKER", str(tmp_path / "marker")))
     with pytest.raises(ConfigError, match=message) as caught:
         load_yaml(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+    assert main(["validate", str(path)]) == 2
+    assert capsys.readouterr().err == f"diffpref: {caught.value}\n"
+    assert not (tmp_path / "marker").exists()
 
 
-def test_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
+def test_row_27_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_yaml(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -60,7 +69,7 @@ def test_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"not UTF-8 text \(byte 6\)"):
         load_yaml(tmp_path / "latin.yaml")
-    (tmp_path / "big.yaml").write_text("a: " + "x" * (1 << 20))
+    (tmp_path / "big.yaml").write_text("a: " + "x" * (2 << 20))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         load_yaml(tmp_path / "big.yaml")
 

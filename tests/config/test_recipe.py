@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from diffpref.cli import main
 from diffpref.config import (
     Named,
     Recipe,
@@ -94,15 +96,37 @@ MISTAKES = {
 }
 
 
+def written(override: str) -> dict[str, Any]:
+    """Return the small recipe with a mistake, as it stands in a file."""
+    values = copy.deepcopy(SMALL)
+    for path, value in parse_yaml(override).items():
+        *sections, name = path.split(".")
+        node: Any = values
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return values
+
+
 @pytest.mark.parametrize("override", MISTAKES)
-def test_a_mistake_is_one_line_with_its_dotted_path(override: str) -> None:
+def test_row_27_a_mistake_is_one_line_with_its_dotted_path_and_exit_code_2(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         build_recipe(SMALL, parse_yaml(override))
     assert str(caught.value).startswith(MISTAKES[override])
     assert "\n" not in str(caught.value)
+    (tmp_path / "recipe.yaml").write_text(dump_yaml(written(override)))
+    assert main(["validate", str(tmp_path / "recipe.yaml")]) == 2
+    told = capsys.readouterr()
+    assert told.err == f"diffpref: {caught.value}\n" and told.out == ""
 
 
-def test_all_mistakes_are_shown_at_once_and_missing_values_say_what_they_are() -> None:
+def test_row_27_the_table_is_long_and_suggests() -> None:
+    assert len(MISTAKES) >= 40 and sum("did you mean" in line for line in MISTAKES.values()) >= 6
+
+
+def test_row_27_all_mistakes_are_shown_at_once_and_missing_values_say_what_they_are() -> None:
     with pytest.raises(ConfigError) as caught:
         build_recipe({"sead": 1, "model": {"family": "sdxl"}, "training": {"steps": -1, "stepz": 1}})
     assert str(caught.value).splitlines() == [

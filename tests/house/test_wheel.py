@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import diffpref
+
 ROOT = Path(__file__).parents[2]
 DATA = {".yaml", ".json", ".txt", ".safetensors", ".md"}
 MAX_BYTES = 30 * 2**20
@@ -43,7 +45,7 @@ def source(wheel: Path) -> Path:
     return wheel.parent / "source"
 
 
-def test_the_wheel_holds_exactly_the_files_of_the_tree(wheel: Path, source: Path) -> None:
+def test_row_44_the_wheel_holds_exactly_the_files_of_the_tree(wheel: Path, source: Path) -> None:
     expected = set()
     for folder, package in (
         ("diffpref", "diffpref"),
@@ -64,7 +66,7 @@ def test_every_bundled_file_is_of_a_kind_that_the_wheel_takes() -> None:
     assert [str(path) for path in bundled if path.suffix not in DATA] == []
 
 
-def test_the_wheel_is_small_and_carries_licence_and_command(wheel: Path) -> None:
+def test_row_44_the_wheel_is_small_and_carries_licence_and_command(wheel: Path) -> None:
     assert wheel.stat().st_size <= MAX_BYTES
     archive = zipfile.ZipFile(wheel)
     information = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
@@ -73,22 +75,28 @@ def test_the_wheel_is_small_and_carries_licence_and_command(wheel: Path) -> None
     assert "License-Expression: Apache-2.0" in archive.read(information["METADATA"]).decode()
 
 
-def test_the_unpacked_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+def test_row_44_the_installed_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def run(*command: object) -> str:
+        words = [str(word) for word in command]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     code = (
         "import diffpref, diffpref.pipelines, diffpref.rewards, diffpref.config as c\n"
         "print(diffpref.__file__, diffpref.pipelines.__file__, diffpref.rewards.__file__, sep='\\n')\n"
         "print(len(c.recipe_names()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    *files, num_recipes = done.stdout.split()
+    *files, num_recipes = run(sys.executable, "-c", code).split()
     assert all(Path(file).is_relative_to(site) for file in files)
     assert int(num_recipes) == len(list((ROOT / "diffpref" / "recipes").rglob("*.yaml")))
+    assert (site / "diffpref" / "py.typed").is_file()
+    command = site / "bin" / "diffpref"  # the entry point, as it is put on a path
+    assert run(sys.executable, command, "--version") == f"diffpref {diffpref.__version__}\n"
+    words = ("--data.source", tmp_path, "--output", tmp_path / "run")
+    assert run(sys.executable, command, "validate", "sdxl/diffusion_dpo_lora", *words) == "ok\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def ask(family: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", list(registry))
 @pytest.mark.parametrize("backend", ["auto", "native"])
-def test_native_is_the_default_and_equals_plain_attention(name: str, backend: str) -> None:
+def test_row_42_native_is_the_default_and_equals_plain_attention(name: str, backend: str) -> None:
     family = registry.get(name).tiny()
     default = ask(family)
     assert set_attention(family.network, backend) == "native"
@@ -37,7 +38,7 @@ def test_native_is_the_default_and_equals_plain_attention(name: str, backend: st
 @pytest.mark.skipif(
     importlib.util.find_spec("xformers") is not None and torch.cuda.is_available(), reason="xformers runs here"
 )
-def test_xformers_that_does_not_run_is_one_line_and_native(caplog: pytest.LogCaptureFixture) -> None:
+def test_row_42_xformers_that_does_not_run_is_one_line_and_native(caplog: pytest.LogCaptureFixture) -> None:
     family = registry.get("sdxl").tiny()
     default = ask(family)
     with caplog.at_level(logging.WARNING):
@@ -46,6 +47,47 @@ def test_xformers_that_does_not_run_is_one_line_and_native(caplog: pytest.LogCap
     assert record.getMessage().startswith("attention: xformers is not usable here (")
     assert record.getMessage().endswith("; using native") and "\n" not in record.getMessage()
     assert torch.equal(ask(family), default)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'xformers'"),
+        ImportError("undefined symbol: _ZN3c1\nbuilt for another torch"),
+        ValueError("torch.cuda.is_available() should be True"),
+        NotImplementedError(),
+        RuntimeError("no kernel image is available"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_row_42_however_xformers_fails_the_answers_stay(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Any) -> None:
+        raise error
+
+    family = registry.get("sd").tiny()
+    plain = ask(family)
+    monkeypatch.setattr(type(family.network), "enable_xformers_memory_efficient_attention", fails)
+    with caplog.at_level(logging.WARNING):
+        assert set_attention(family.network, "xformers") == "native"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("attention: xformers is not usable here (")
+    assert "\n" not in record.getMessage() and "here ()" not in record.getMessage()
+    torch.testing.assert_close(ask(family), plain, rtol=0, atol=1e-4)
+
+
+def test_row_42_a_hidden_xformers_is_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "xformers", None)
+    monkeypatch.setitem(sys.modules, "xformers.ops", None)
+    family = registry.get("sd").tiny()
+    plain = ask(family)
+    with caplog.at_level(logging.WARNING):
+        assert set_attention(family.network, "xformers") == "native"
+    assert len(caplog.records) == 1
+    torch.testing.assert_close(ask(family), plain, rtol=0, atol=1e-4)
 
 
 def test_another_kernel_is_refused() -> None:

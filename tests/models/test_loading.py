@@ -76,13 +76,13 @@ def test_a_lora_folder_is_no_model(tmp_path: Path) -> None:
     refused(tmp_path, r"it holds pytorch_lora_weights\.safetensors")
 
 
-def test_pickled_weights_are_not_opened_unless_allowed(folder: Path) -> None:
+def test_row_28_pickled_weights_are_not_opened_unless_allowed(folder: Path) -> None:
     pickled(folder)
     refused(folder, r"holds only pickled weights in 'unet'; set model\.allow_pickle to load them, or convert them")
     assert load_family("sdxl", str(folder), allow_pickle=True).network is not None
 
 
-def test_a_pickle_that_runs_code_is_never_executed(folder: Path, tmp_path: Path) -> None:
+def test_row_28_a_pickle_that_runs_code_is_never_executed(folder: Path, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "executed",))
@@ -91,6 +91,29 @@ def test_a_pickle_that_runs_code_is_never_executed(folder: Path, tmp_path: Path)
     torch.save({"conv_in.weight": Bomb()}, folder / "unet" / "diffusion_pytorch_model.bin")
     refused(folder, "only pickled weights")
     refused(folder, "model.path", allow_pickle=True)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("text_encoder/config.json", "auto_map", {"AutoModel": "own_code.Model"}),
+        ("unet/config.json", "auto_map", {"AutoModel": "own_code.Model"}),
+        ("model_index.json", "unet", ["own_code", "Model"]),
+        ("model_index.json", "_class_name", ["own_code", "Pipeline"]),
+        ("model_index.json", "custom_pipelines", {"own_code": "Pipeline"}),
+    ],
+)
+def test_row_28_a_repository_with_code_is_refused_and_its_code_never_runs(
+    folder: Path, tmp_path: Path, file: str, key: str, value: object
+) -> None:
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'executed')!r}).touch()\n"
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        (place / "own_code.py").write_text(code)
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    refused(folder, f"names code of its own \\('{key}'\\), which is never run and no setting allows")
+    refused(folder, "names code of its own", allow_pickle=True)
     assert not (tmp_path / "executed").exists()
 
 
