@@ -66,8 +66,8 @@ class EncodedCache:
         vae, texts = family.vae, family.texts
         if vae is None or not texts:
             raise DataError("the encoding pass needs the VAE and the text encoders of the family")
-        self._image_version = _key(component_digest(vae), _settings(vae), resolution, "sizes")
-        encoders = [part for text in texts for part in (_settings(text.model), _tokenizer_settings(text.tokenizer))]
+        self._image_version = _key(component_digest(vae), network_settings(vae), resolution, "sizes")
+        encoders = [s for t in texts for s in (network_settings(t.model), _tokenizer_settings(t.tokenizer))]
         self._text_version = _key(family.name, component_digest(*(t.model for t in texts)), *encoders, resolution)
 
     def release(self) -> None:
@@ -177,7 +177,7 @@ def _padded(items: Sequence[T]) -> list[T]:
     return [*items, *[items[-1]] * (ROWS - len(items))]
 
 
-def _settings(module: Network) -> str:
+def network_settings(module: Network) -> str:
     """Return what decides a network's answers besides its weights; not where it comes from and who wrote it."""
     settings = module.config if isinstance(module.config, dict) else module.config.to_dict()
     history = {"architectures", "dtype", "torch_dtype", "transformers_version"}

@@ -6,10 +6,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diffpref.cli._arguments import Parser
-from diffpref.config import build_recipe, load_yaml
+from diffpref.config import Recipe, build_recipe, load_yaml
 from diffpref.config.recipe import find_recipe
 from diffpref.core.errors import ConfigError
 from diffpref.loops.opening import pick_device, quiet_libraries
@@ -31,6 +31,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--output", metavar="DIR", help="folder of the cache; not given: the recipe's data.cache, else its output/cache"
     )
+    parser.add_argument(
+        "--bank",
+        action="store_true",
+        help="encode what the recipe's training reads, then fill its bank; bank.slots is how many draws",
+    )
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.read(argv)
@@ -38,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     changed = {"data.source": arguments.store, **({"data.cache": arguments.output} if arguments.output else {})}
     # a folder for the cache is all that this command needs of a run
     recipe = build_recipe({"output": arguments.output} if arguments.output else {}, given, changed)
+    if arguments.bank:
+        return _fill_banks(recipe, arguments.device, arguments.json)
 
     from diffpref.cache import EncodedCache
     from diffpref.core.randomness import Random
@@ -74,6 +81,42 @@ def main(argv: Sequence[str]) -> int:
     for kind in ("images", "captions"):
         new = counts[f"new_{kind}"]
         print(f"  {kind}: {new:,} encoded, {counts[kind] - new:,} already there")
+    return 0
+
+
+def _fill_banks(recipe: Recipe, device: str | None, as_json: bool) -> int:
+    """Ask the roles of a recipe about every draw that its training will ask, and say what was there already."""
+    if not recipe.bank.slots:
+        raise ConfigError("bank.slots: must be > 0 to fill a bank; it is the number of draws that a record sees in all")
+    if device:
+        raise ConfigError("--device: a bank is filled where its training runs; leave it out")
+
+    from tqdm import tqdm
+
+    from diffpref.training import Trainer
+    from diffpref.training.banking import fill_bank
+
+    quiet_libraries()
+    start = time.perf_counter()
+    trainer = Trainer(recipe)
+    trainer.prepare()
+    told: dict[str, dict[str, Any]] = {}
+    for name, role in trainer.banked.items():
+        with tqdm(disable=None if trainer.world.is_main else True, desc=name) as bar:
+            for _, bar.total in fill_bank(role, trainer.plan.method, trainer.batches, trainer.updater.context, recipe):
+                bar.update()
+        told[name] = {"folders": [str(bank.folder) for bank in role.banks.values()], **role.counts}
+    if not trainer.world.is_main:
+        return 0
+    seconds = time.perf_counter() - start
+    if as_json:
+        print(json.dumps({"pairs": len(trainer.batches.pairs), "slots": recipe.bank.slots, **told, "seconds": seconds}))
+        return 0
+    print(f"{len(trainer.batches.pairs):,} pairs, {recipe.bank.slots} draws each, {seconds:.1f} seconds")
+    for name, found in told.items():
+        print(
+            f"  {name}: {found['asked']:,} rows asked, {found['read']:,} already there ({', '.join(found['folders'])})"
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.roles import RoleSettings
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Data, Guards, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import Adapter, Bank, Data, Guards, Likelihood, Model, Optim, Training, Validation
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.core.files import write_atomic
 
@@ -41,6 +41,7 @@ class Recipe(Section):
         description="changes of the method's roles, {reference: {source: copy, update: {ema: {decay: 0.99}}}}",
     )
     likelihood: Likelihood = Likelihood()
+    bank: Bank = Bank()
     optim: Optim = Optim()
     training: Training = Training()
     guards: Guards = Guards()

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from diffpref.config.section import Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
 
-__all__ = ["Adapter", "Data", "Ema", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
+__all__ = ["Adapter", "Bank", "Data", "Ema", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
 
 Text = Annotated[str, Field(min_length=1)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -88,6 +88,16 @@ class Data(Section):
     max_unusable: Probability = Field(
         default=0.01, description="share of records, scores or shards that may be unusable before the run stops"
     )
+
+
+class Bank(Section):
+    """Roles that stand still, such as the reference, asked once about each draw and read from then on."""
+
+    slots: NonNegativeInt = Field(
+        default=0, description="draws of timestep, noise, crop and dropout that a record sees in all; 0 = no bank"
+    )
+    folder: str | None = Field(default=None, description="folder of all banks; not given: inside the cache")
+    roles: list[Text] = Field(default_factory=lambda: ["reference"], min_length=1, description="roles that are banked")
 
 
 class Likelihood(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots
 
@@ -238,11 +238,12 @@ class Likelihood(Protocol):
     """Turns model outputs into the quantities that objectives name. Arithmetic only.
 
     ``provides`` holds these quantities; ``from_raw`` those of them that need only `raw` of each role, a few numbers a
-    row, so that a role's answers need not be kept, or not even be computed again.
+    row, so that a role's answers need not be kept, or not even be computed again; ``raw_names`` names these numbers.
     """
 
     provides: frozenset[str]
     from_raw: frozenset[str]
+    raw_names: ClassVar[tuple[str, ...]]
 
     def __call__(self, names: Sequence[str], outputs: Mapping[str, Tensors], rows: Rows) -> dict[str, Tensor]:
         """Return a tensor for each vocabulary name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class DenoisingLikelihood:
 
     provides = frozenset({"logps", "log_ratio", "errors"})
     from_raw = provides
+    raw_names: ClassVar[tuple[str, ...]] = ("errors",)
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:

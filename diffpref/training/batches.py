@@ -63,6 +63,7 @@ class PairBatches:
         device: where batches go.
         used: the groups that the method asks for; the others are neither encoded nor read.
         framing: how images are cut, and what is told of their sizes.
+        slots: draws that a record sees in all, one after another; 0: a new one at each visit.
     """
 
     groups: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
@@ -76,11 +77,12 @@ class PairBatches:
         device: torch.device,
         used: Sequence[str] = groups,
         framing: Framing | None = None,
+        slots: int = 0,
     ) -> None:
         self.records, self.pairs, self.cache, self.random, self.device = records, pairs, cache, random, device
         self.used, self.framing = tuple(used), framing or Framing()
         self.sampler = KeyedSampler(len(pairs), random.seed)
-        self.columns = pair_columns(pairs)
+        self.columns, self.slots = pair_columns(pairs), slots
         self._empty: Conditioning | None = None
 
     def encode(self) -> tuple[int, int]:
@@ -101,7 +103,7 @@ class PairBatches:
 
     def keys(self, items: Sequence[tuple[int, int]]) -> tuple[tuple[str, int], ...]:
         """Return what the random draws of (pair number, visit) items are keyed by."""
-        return tuple((self.pairs[index].key, visit) for index, visit in items)
+        return tuple((self.pairs[index].key, visit % self.slots if self.slots else visit) for index, visit in items)
 
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
         """Return the batch of (pair number, visit) items. Latents are drawn from their posteriors by key."""

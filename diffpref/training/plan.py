@@ -19,6 +19,7 @@ from diffpref.models.adapters import registry as adapters
 from diffpref.objectives import compose
 from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
+from diffpref.training.banking import refusals
 from diffpref.training.batches import PairBatches
 
 __all__ = ["Plan", "make_plan"]
@@ -80,7 +81,7 @@ def make_plan(recipe: Recipe) -> Plan:
     specs = _try(found, "roles.", lambda: resolve_roles(declared, recipe.roles))
     if adapter is None or method is None or composition is None or specs is None:
         raise ConfigError("\n".join(found))
-    if found := found + list(_misfits(recipe, method, composition)):
+    if found := [*found, *_misfits(recipe, method, composition), *refusals(recipe.bank, specs, composition)]:
         raise ConfigError("\n".join(found))
     model_names = [name for name in composition.tensors if parse(name).kind == "model"]
     watched = [*WATCHED, *(RELATIVE if "reference" in composition.roles else ())]

@@ -15,6 +15,7 @@ SHARES = frozenset({"training.batch_size", "training.accumulation"})
 FREE_ON_RESUME = frozenset(
     {
         "output",
+        "bank.folder",
         "data.cache",
         *SHARES,
         "data.max_unusable",

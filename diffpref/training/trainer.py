@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffpref.cache import EncodedCache
+from diffpref.cache import BankedRole, EncodedCache
 from diffpref.config import Recipe, load_recipe, save_recipe
-from diffpref.core.contracts import Callback, Context, World
+from diffpref.core.contracts import Callback, Context, Likelihood, World
 from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.files import publish_folder
 from diffpref.core.randomness import Random
@@ -26,6 +26,7 @@ from diffpref.models.attention import set_attention
 from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import place_roles, view_roles
+from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint, remove_unfinished, save_checkpoint
@@ -75,14 +76,22 @@ class Trainer:
             return
         self._launch()
         self._check_output()
-        self._load_data()
-        self._build()
+        self._load()
         self._resume()
         self.accelerator.wait_for_everyone()
         if self.world.is_main:  # only now: a run that could not start leaves nothing that stands in the way of the next
             save_recipe(self.recipe, self.output / "config.yaml")
             self.log = MetricsLog(self.output / "metrics.jsonl", self.step)
         self._ready = True
+
+    def prepare(self) -> None:
+        """Read the data, encode them and load the denoiser, without a run: no checkpoint is read."""
+        self._launch()
+        self._load()
+
+    def _load(self) -> None:
+        self._load_data()
+        self._build()
 
     def _launch(self) -> None:
         self.accelerator = launch()
@@ -127,8 +136,9 @@ class Trainer:
         resolution = recipe.data.resolution or encoders.native_resolution()
         with self.accelerator.main_process_first():  # the others find what the first has encoded
             cache = EncodedCache(Path(recipe.data.cache or self.output / "cache"), encoders, resolution)
+            framing, slots = framing_of(recipe.data), recipe.bank.slots
             self.batches = PairBatches(
-                records, pairs, cache, self.random, self.device, self.plan.groups, framing_of(recipe.data)
+                records, pairs, cache, self.random, self.device, self.plan.groups, framing, slots
             )
             self.batches.encode()
         cache.release()
@@ -153,14 +163,17 @@ class Trainer:
         self.moving = Moving(
             placed, adapter, self.bare, optimizer, self.plan.method, context, average=recipe.training.ema
         )
+        likelihood = DenoisingLikelihood(
+            self.family.schedule, recipe.likelihood.weighting, recipe.likelihood.snr_gamma, self.plan.trained
+        )
+        self.banked = self._bank_roles(likelihood)
+        self.roles.update(self.banked)
         self.updater = Updater(
             recipe=recipe,
             plan=self.plan,
             batches=self.batches,
             context=replace(context, state=self.moving.memory),
-            likelihood=DenoisingLikelihood(
-                self.family.schedule, recipe.likelihood.weighting, recipe.likelihood.snr_gamma, self.plan.trained
-            ),
+            likelihood=likelihood,
             network=network,
             trained=trained.pop("policy"),
             peers=trained,
@@ -170,6 +183,24 @@ class Trainer:
             state={name: tensor.to(self.device) for name, tensor in self.plan.composition.initial_state().items()},
             guard=NonFiniteGuard(recipe.guards, self.output if self.world.is_main else None),
         )
+
+    def _bank_roles(self, likelihood: Likelihood) -> dict[str, BankedRole]:
+        """Put the roles that the recipe names behind their banks."""
+        settings = self.recipe.bank
+        if not settings.slots:
+            return {}
+        folder = Path(settings.folder or Path(self.recipe.data.cache or self.output / "cache") / "bank")
+        gather = self.accelerator.gather if self.world.size > 1 else None
+        changing = frozenset({"policy", *(name for name in self.plan.specs if name not in self.moving.digests)})
+        banked = {}
+        for name in settings.roles:
+            fingerprint = answering(
+                self.recipe, self.moving.placed[name], self.moving.digests[name], likelihood, self.device
+            )
+            banked[name] = bank_role(
+                name, self.roles[name], likelihood, folder, fingerprint, gather, self.world.rank, changing
+            )
+        return banked
 
     def _resume(self) -> None:
         if self.world.is_main:
@@ -183,6 +214,8 @@ class Trainer:
             self.updater.scaler.load_state_dict(found.counters["scaler"])
             self.updater.guard.load_state(found.counters.get("guard", {}))
             self.moving.load({part: found.part(part) for part in Moving.PARTS if part in found}, found.counters)
+            if self.updater.state:
+                self.updater.load_state(found.part("objective_state"))
         except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
             raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
         self.step = found.step
@@ -235,12 +268,16 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Publish a checkpoint of this step."""
         self.moving.check_frozen()
+        for role in self.banked.values():
+            role.flush()
         if self.world.is_main:
             moments, described = pack_optimizer(self.updater.optimizer)
             updater = self.updater
             parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments, **self.moving.parts()}
             counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
             counters |= self.moving.counters()
+            if self.updater.state:
+                parts["objective_state"] = self.updater.state
             save_checkpoint(self.output, self.step, parts, counters, self.recipe.training.keep)
         self.accelerator.wait_for_everyone()
 

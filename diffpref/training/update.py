@@ -17,8 +17,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from diffpref.config import Recipe
-from diffpref.core.contracts import Context, Likelihood, World
-from diffpref.core.errors import DataError
+from diffpref.core.contracts import Context, Likelihood, Tensors, World
+from diffpref.core.errors import CheckpointError, DataError
 from diffpref.training.batches import PairBatches
 from diffpref.training.forward import Forward, Watcher, judge, record_timesteps, run_forward
 from diffpref.training.gradients import gradient_norm
@@ -133,6 +133,16 @@ class Updater:
         reduce = (lambda summed: summed) if whole.shared else self._reduce
         metrics = update_metrics(whole.seen, loss, coefficients, length, reduce)
         return {**metrics, **gradient, "lr": self._rate(step)}
+
+    def load_state(self, state: Tensors) -> None:
+        """Put back the objectives' running statistics.
+
+        Raises:
+            CheckpointError: they are those of other objectives.
+        """
+        if state.keys() != self.state.keys():
+            raise CheckpointError(f"holds the statistics {sorted(state)}, the objective keeps {sorted(self.state)}")
+        self.state.update({name: tensor.to(self.accelerator.device) for name, tensor in state.items()})
 
     def _couples(self, total: int) -> bool:
         """Whether the objectives must see all records of an update at once, and these do not fit into one forward."""

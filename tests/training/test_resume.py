@@ -100,7 +100,7 @@ def test_every_setting_is_either_free_or_refused(recipe_keys: Keys) -> None:
     """A new setting is refused until someone has thought about it and named it here."""
     assert set(dotted_names(Recipe)) >= FREE_ON_RESUME
     assert {name.partition(".")[0] for name in FREE_ON_RESUME} == {
-        "output", "data", "training", "validation", "guards"
+        "output", "bank", "data", "training", "validation", "guards"
     }  # fmt: skip
     recipe = build_recipe(recipe_keys())
     free = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 7, "keep": 5})})
