@@ -39,8 +39,8 @@ def gradient(trainer: Trainer, size: int, replay: str = "auto") -> Tensor:
     training = trainer.recipe.training.model_copy(update=shape)
     updater = replace(trainer.updater, recipe=trainer.recipe.model_copy(update={"training": training}), flags=set())
     parts = divided(trainer, size)
-    if updater._couples(4) or updater._accumulate(parts, 0, 4) is None:
-        updater._replay(parts, 0)
+    if updater._couples(4) or updater._accumulate(parts, 1, 4) is None:
+        updater._replay(parts, 1)
     return taken(trainer)
 
 
@@ -75,7 +75,7 @@ def test_a_coupled_objective_is_another_one_where_it_sees_less(recipe_keys: Keys
     """Else the test above would pass without replay."""
     trainer = moved(recipe_keys(objective="toy_centred"))
     joint = gradient(trainer, 4)
-    trainer.updater._accumulate(divided(trainer, 1), 0, 4)
+    trainer.updater._accumulate(divided(trainer, 1), 1, 4)
     assert (taken(trainer) - joint).norm() > 1e-2 * joint.norm()
 
 
