@@ -80,9 +80,10 @@ class EncodedCache:
         return self.family
 
     def _image_key(self, candidate: Candidate, view: View) -> str:
-        return _key("image", self._digest(candidate), view, self._image_version)
+        return _key("image", self.digest(candidate), view, self._image_version)
 
-    def _digest(self, candidate: Candidate) -> str:
+    def digest(self, candidate: Candidate) -> str:
+        """Return the sha256 of an image's encoded bytes."""
         if candidate.sha256:
             return candidate.sha256
         if candidate.path is None or candidate.bytes is not None:

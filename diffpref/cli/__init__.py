@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``diffpref``; None takes the process's own.
 
     Returns:
-        The exit code: 0; 2 for a mistake of the caller, told in a line each on stderr; 130 when interrupted.
+        The exit code: 0; 2 for a mistake of the caller, told in a line each on stderr; 130 when stopped by Ctrl-C, 143
+        by SIGTERM.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here once it has run
     if not words or words[0] in ("-h", "--help", "help"):
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DiffprefError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"diffpref: {line}\n")  # at once: the lines of several processes must not mix
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("diffpref: interrupted", file=sys.stderr)
         return 130

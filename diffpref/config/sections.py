@@ -151,7 +151,10 @@ class Training(Section):
         " with gradient; auto: where an objective couples its records",
     )
     checkpoint_every: NonNegativeInt = Field(default=0, description="updates between checkpoints; 0 = only at the end")
-    keep: PositiveInt = Field(default=2, description="checkpoints kept")
+    keep: PositiveInt = Field(default=2, description="good checkpoints kept")
+    on_full_disk: Literal["raise", "warn"] = Field(
+        default="raise", description="when a checkpoint finds no room: stop, or warn and train on"
+    )
     log_every: PositiveInt = Field(default=1, description="updates between lines of metrics.jsonl")
     resume: bool = Field(default=True, description="continue from the newest checkpoint in the output folder")
     ema: Ema = Ema()

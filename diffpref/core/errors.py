@@ -12,6 +12,7 @@ __all__ = [
     "DiffprefError",
     "DiskFullError",
     "FrozenRoleError",
+    "Interrupted",
     "ModelError",
     "NewerFormatError",
     "NonFiniteError",
@@ -21,7 +22,9 @@ __all__ = [
 
 
 class DiffprefError(Exception):
-    """Base of every error that is the caller's to mend; the command line prints it as one line, exit code 2."""
+    """Base of every error that is the caller's to mend; the command line prints it as one line."""
+
+    exit_code = 2
 
 
 class ConfigError(DiffprefError, ValueError):
@@ -46,6 +49,19 @@ class CheckpointError(DiffprefError):
 
 class DiskFullError(CheckpointError):
     """There is no room for a checkpoint. Nothing that was there was touched."""
+
+
+class Interrupted(DiffprefError):
+    """A signal stopped the run, after all was saved.
+
+    Args:
+        message: where it was saved; empty on processes that have nothing to add.
+        signal: its number.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 class NewerFormatError(CheckpointError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -90,6 +92,16 @@ class PairBatches:
         candidates, views = zip(*self._framed(), strict=True)
         images = self.cache.encode_images(candidates, views)
         return images, self.cache.encode_captions(["", *dict.fromkeys(pair.prompt for pair in self.pairs)])
+
+    def digest(self) -> dict[str, Any]:
+        """Return how many pairs there are, and a digest of all that they are: their order, labels and content."""
+        seen = hashlib.blake2b(digest_size=16)
+        for pair in self.pairs:
+            candidates = self.records[pair.record_index].candidates
+            content = [self.cache.digest(candidates[getattr(pair, group)]) for group in self.used]
+            values = [pair.key, pair.record_id, pair.prompt, pair.probability, pair.weight, *content]
+            seen.update(json.dumps(values).encode() + b"\n")
+        return {"pairs": len(self.pairs), "content": seen.hexdigest()}
 
     def _framed(self) -> Iterator[tuple[Candidate, View]]:
         """Yield every image that may be shown, in each of its views."""

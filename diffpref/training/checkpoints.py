@@ -7,7 +7,6 @@ function of the step.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import shutil
@@ -18,8 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
-from diffpref.core.errors import CheckpointError, DiskFullError, NewerFormatError
+from diffpref.core.errors import CheckpointError, NewerFormatError
 from diffpref.core.files import publish_folder, read_json, remove_leftovers
+from diffpref.training.disk import writing
 from diffpref.training.manifest import (
     MANIFEST,
     library_versions,
@@ -33,6 +33,7 @@ from diffpref.training.state import DTYPES, load_tensors, safetensors_pieces
 __all__ = [
     "FORMAT",
     "Checkpoint",
+    "checkpoint_path",
     "list_checkpoints",
     "newest_checkpoint",
     "open_checkpoint",
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 """1 had no manifest, and the optimiser's scalars in ``optimizer.json``; it is still read."""
 COUNTERS = "counters.json"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class Checkpoint:
         return tensors
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return Path(folder) / "checkpoints" / f"step-{step:06d}"
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the published checkpoints of a run, oldest first. Whether they are good, `open_checkpoint` says."""
     found = [path for path in (Path(folder) / "checkpoints").glob("step-*") if path.name[5:].isdecimal()]
@@ -111,14 +116,12 @@ def save_checkpoint(
         DiskFullError: there is no room; the older checkpoints are as they were.
         CheckpointError: it cannot be written for another reason.
     """
-    target = Path(folder) / "checkpoints" / f"step-{step:06d}"
+    target = checkpoint_path(folder, step)
     if target.exists() and _complaint(target) is None:
         return target
-    try:
-        with publish_folder(target, replace=True) as temporary:
-            _write(temporary, step, parts, counters)
-    except OSError as error:
-        raise _cannot_write(target, parts, error) from error
+    needed = sum(t.numel() * t.element_size() for tensors in parts.values() for t in tensors.values())
+    with writing(target, needed, "older checkpoints are intact"), publish_folder(target, replace=True) as temporary:
+        _write(temporary, step, parts, counters)
     _rotate(folder, keep)
     return target
 
@@ -135,20 +138,6 @@ def _write(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], c
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: {"dtype": DTYPES[t.dtype], "shape": list(t.shape)} for name, t in sorted(tensors.items())}
-
-
-def _cannot_write(target: Path, parts: Mapping[str, Mapping[str, Tensor]], error: OSError) -> CheckpointError:
-    if error.errno not in FULL:
-        return CheckpointError(f"{target}: cannot be written ({error.strerror or error}); older checkpoints are intact")
-    needed = sum(t.numel() * t.element_size() for tensors in parts.values() for t in tensors.values())
-    try:
-        free = f", {shutil.disk_usage(target.parent).free:,} are free"
-    except OSError:
-        free = ""
-    return DiskFullError(
-        f"{target}: no space left ({error.strerror or error}): a checkpoint needs about {needed:,} bytes{free}; older"
-        " checkpoints are intact. Free space, lower training.keep, or go on without: training.on_full_disk=warn"
-    )
 
 
 def _rotate(folder: Path, keep: int) -> None:

@@ -1,14 +1,30 @@
-"""Whether a recipe may go on with a run that is there already: what decides the numbers must not have changed."""
+"""Whether a recipe may go on with a run that is there already: what decides the numbers must not have changed.
+
+Every setting is in one of two sets, and a test says which one is in neither.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffpref.config import Recipe
-from diffpref.core.errors import ConfigError
+from diffpref.config import Recipe, build_recipe
+from diffpref.config.problems import dotted_names
+from diffpref.core.errors import CheckpointError, ConfigError
 
-__all__ = ["FREE_ON_RESUME", "refuse_changes", "with_records_per_update"]
+__all__ = [
+    "DECIDES_THE_NUMBERS",
+    "FREE_ON_RESUME",
+    "recipe_of",
+    "refuse_changes",
+    "refuse_other_data",
+    "settings_of",
+    "tell_other_shares",
+    "with_records_per_update",
+]
+
+logger = logging.getLogger(__name__)
 
 SHARES = frozenset({"training.batch_size", "training.accumulation"})
 
@@ -16,6 +32,7 @@ FREE_ON_RESUME = frozenset(
     {
         "output",
         "bank.folder",
+        "data.source",  # what it holds is compared instead
         "data.cache",
         *SHARES,
         "data.max_unusable",
@@ -24,6 +41,7 @@ FREE_ON_RESUME = frozenset(
         "training.steps",
         "training.checkpoint_every",
         "training.keep",
+        "training.on_full_disk",
         "training.log_every",
         "training.resume",
         "validation.prompts",
@@ -38,6 +56,62 @@ FREE_ON_RESUME = frozenset(
 end then fall to another end. How an update's records are shared out over processes and micro-batches is free as long as
 ``training.records_per_update``, their number, stays: the samples and their noise are then the same, and the numbers
 agree to rounding."""
+
+DECIDES_THE_NUMBERS = frozenset(
+    {
+        "format",
+        "seed",
+        "model.family",
+        "model.path",
+        "model.revision",
+        "model.variant",
+        "model.attention",
+        "model.precision",
+        "model.gradient_checkpointing",
+        "model.allow_pickle",
+        "adapter.kind",
+        "adapter.rank",
+        "adapter.alpha",
+        "adapter.targets",
+        "adapter.start",
+        "roles",
+        "bank.slots",
+        "bank.roles",
+        "data.pairing",
+        "data.score",
+        "data.min_gap",
+        "data.resolution",
+        "data.random_flip",
+        "data.random_crop",
+        "data.views",
+        "data.size_conditioning",
+        "data.drop_ties",
+        "data.drop_identical",
+        "data.judgements",
+        "method",
+        "objective",
+        "likelihood.weighting",
+        "likelihood.snr_gamma",
+        "optim.kind",
+        "optim.fused",
+        "optim.learning_rate",
+        "optim.weight_decay",
+        "optim.betas",
+        "optim.eps",
+        "optim.schedule",
+        "optim.warmup_steps",
+        "optim.max_grad_norm",
+        "training.records_per_update",
+        "training.replay",
+        "training.ema.decay",
+        "training.ema.every",
+        "training.ema.warmup",
+    }
+)
+"""What must stay as it was when a run goes on; a setting in neither set must, too."""
+
+PLACES = frozenset({"model.path", "adapter.start", "roles"})
+"""Not kept in checkpoints, which are handed around: they may name a person or a machine."""
 
 
 def with_records_per_update(recipe: Recipe, processes: int) -> Recipe:
@@ -78,10 +152,57 @@ def refuse_changes(saved: Recipe, given: Recipe) -> None:
         )
 
 
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what a checkpoint remembers of its recipe: all that decides the numbers and names no place."""
+    flat = _flat(recipe.model_dump(mode="json"))
+    return {path: value for path, value in flat if path not in FREE_ON_RESUME | PLACES}
+
+
+def recipe_of(settings: Mapping[str, Any], given: Recipe) -> Recipe:
+    """Return the given recipe with the settings that a checkpoint remembers; what it knows nothing of as by default.
+
+    Raises:
+        CheckpointError: it remembers a setting that this version does not have.
+    """
+    flat = dict(_flat(given.model_dump(mode="json")))
+    kept = {path: value for path, value in flat.items() if path in FREE_ON_RESUME | PLACES}
+    try:
+        return build_recipe(kept, settings)
+    except ConfigError as error:
+        told = str(error).replace("\n", "; ")
+        raise CheckpointError(f"{given.output}: its checkpoint has settings of another version: {told}") from error
+
+
+def tell_other_shares(saved: Recipe, given: Recipe) -> None:
+    """Say so when an update's records are shared out otherwise than before: the bits then differ."""
+    old, new = ((r.training.batch_size, r.training.accumulation) for r in (saved, given))
+    if old != new:
+        logger.warning(
+            "training: batch_size x accumulation was %d x %d and is %d x %d; the records and their noise are the same,"
+            " the numbers agree to rounding, not to the bit",
+            *old,
+            *new,
+        )
+
+
+def refuse_other_data(saved: Mapping[str, Any], given: Mapping[str, Any], output: str) -> None:
+    """Compare what was trained on with what is there now; see `PairBatches.digest`.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if saved != given:
+        raise ConfigError(
+            f"data.source: holds {given['pairs']} pairs of content {given['content'][:8]}, but {output} was trained on"
+            f" {saved['pairs']} of content {saved['content'][:8]}; put these back, or choose another folder"
+        )
+
+
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted path and value of a recipe's settings; a name with its options is one value."""
+    values = set(dotted_names(Recipe))
     for key, value in section.items():
-        if not prefix and isinstance(value, dict) and key != "method":
-            yield from _flat(value, f"{key}.")
+        if isinstance(value, dict) and f"{prefix}{key}" not in values:
+            yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

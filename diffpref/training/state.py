@@ -30,10 +30,12 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+AT_ONCE = 1 << 20
+"""Bytes of small tensors that are written together."""
 
 
 def safetensors_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """Yield the content of a safetensors file: the header, then one tensor after another.
+    """Yield the content of a safetensors file: the header, then the tensors, small ones together.
 
     One tensor at a time is brought to the CPU. The bytes are a function of names and values alone; tied and strided
     tensors are written out. Unlike the library's own writer, what the file system says is not hidden.
@@ -47,11 +49,19 @@ def safetensors_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | 
         start = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
+    small = bytearray(len(text).to_bytes(8, "little") + text)
     for name in order:
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        if flat.numel():
-            yield flat.view(torch.uint8).numpy().data
+        if not flat.numel():
+            continue
+        data = flat.view(torch.uint8).numpy().data
+        if len(small) + data.nbytes <= AT_ONCE:
+            small += data
+            continue
+        yield bytes(small)
+        small = bytearray()
+        yield data
+    yield bytes(small)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from diffpref.cache import BankedRole, EncodedCache
-from diffpref.config import Recipe, load_recipe, save_recipe
+from diffpref.config import Recipe, save_recipe
 from diffpref.core.contracts import Callback, Context, Likelihood, World
-from diffpref.core.errors import CheckpointError, ConfigError, DataError
+from diffpref.core.errors import DataError, DiskFullError, Interrupted
 from diffpref.core.files import publish_folder
 from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
@@ -29,16 +30,20 @@ from diffpref.models.roles import place_roles, view_roles
 from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
-from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint, remove_unfinished, save_checkpoint
+from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
+from diffpref.training.disk import writing
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler
-from diffpref.training.log import MetricsLog, read_metrics
+from diffpref.training.log import MetricsLog
 from diffpref.training.memory import memory_bytes
 from diffpref.training.moving import Moving
 from diffpref.training.optimizer import make_optimizer
+from diffpref.training.output import RunFolder
 from diffpref.training.plan import make_plan
-from diffpref.training.resume import refuse_changes, with_records_per_update
-from diffpref.training.state import pack_optimizer, restore_optimizer
+from diffpref.training.resume import refuse_other_data, settings_of, with_records_per_update
+from diffpref.training.run_state import collect_state, restore_state
+from diffpref.training.signals import StopSignals
+from diffpref.training.together import any_process, on_main
 from diffpref.training.update import Updater
 
 __all__ = ["Trainer"]
@@ -67,6 +72,7 @@ class Trainer:
         self.random = Random(recipe.seed)
         self.step = 0
         self._ready = False
+        self._signals: StopSignals | None = None
 
     # ------------------------------------------------------------ set-up
 
@@ -75,13 +81,19 @@ class Trainer:
         if self._ready:
             return
         self._launch()
-        self._check_output()
-        self._load()
-        self._resume()
-        self.accelerator.wait_for_everyone()
-        if self.world.is_main:  # only now: a run that could not start leaves nothing that stands in the way of the next
-            save_recipe(self.recipe, self.output / "config.yaml")
-            self.log = MetricsLog(self.output / "metrics.jsonl", self.step)
+        self.folder = RunFolder(self.accelerator, self.recipe)
+        try:
+            found = self.folder.find_start()
+            self._load(found)
+            if found is not None:
+                self._resume(found)
+            self.accelerator.wait_for_everyone()
+            if self.world.is_main:  # only now: a run that could not start leaves nothing in the way of the next
+                save_recipe(self.recipe, self.output / "config.yaml")
+                self.log = MetricsLog(self.output / "metrics.jsonl", self.step, self.recipe.training.on_full_disk)
+        except BaseException:
+            self.folder.release()
+            raise
         self._ready = True
 
     def prepare(self) -> None:
@@ -89,8 +101,8 @@ class Trainer:
         self._launch()
         self._load()
 
-    def _load(self) -> None:
-        self._load_data()
+    def _load(self, found: Checkpoint | None = None) -> None:
+        self._load_data(found)
         self._build()
 
     def _launch(self) -> None:
@@ -100,18 +112,7 @@ class Trainer:
         self.recipe = with_records_per_update(self.recipe, self.world.size)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
 
-    def _check_output(self) -> None:
-        saved = self.output / "config.yaml"
-        began = list_checkpoints(self.output) or read_metrics(self.output / "metrics.jsonl")
-        if not (saved.exists() and began):
-            return
-        if not self.recipe.training.resume:
-            raise ConfigError(
-                f"training.resume: is false, but {self.output} holds a run already; choose another output, or resume it"
-            )
-        refuse_changes(load_recipe(saved), self.recipe)
-
-    def _load_data(self) -> None:
+    def _load_data(self, found: Checkpoint | None) -> None:
         recipe, main = self.recipe, self.world.is_main
         records, pairs = load_pairs(recipe.data, str(self.output / "quarantine.jsonl") if main else None)
         if main:
@@ -140,6 +141,9 @@ class Trainer:
             self.batches = PairBatches(
                 records, pairs, cache, self.random, self.device, self.plan.groups, framing, slots
             )
+            self.data_digest = self.batches.digest()
+            if found is not None and "data" in found.counters:
+                refuse_other_data(found.counters["data"], self.data_digest, recipe.output)
             self.batches.encode()
         cache.release()
 
@@ -202,22 +206,8 @@ class Trainer:
             )
         return banked
 
-    def _resume(self) -> None:
-        if self.world.is_main:
-            remove_unfinished(self.output)
-        found = newest_checkpoint(self.output)
-        if found is None:
-            return
-        try:
-            self.plan.adapter.load_state(self.bare, found.part("policy"))
-            restore_optimizer(self.updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
-            self.updater.scaler.load_state_dict(found.counters["scaler"])
-            self.updater.guard.load_state(found.counters.get("guard", {}))
-            self.moving.load({part: found.part(part) for part in Moving.PARTS if part in found}, found.counters)
-            if self.updater.state:
-                self.updater.load_state(found.part("objective_state"))
-        except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
-            raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
+    def _resume(self, found: Checkpoint) -> None:
+        restore_state(found, self.updater, self.moving, self.plan.adapter, self.bare)
         self.step = found.step
         if self.world.is_main:
             logger.info("resumed from %s", found.path)
@@ -234,23 +224,28 @@ class Trainer:
         """Yield the metrics of each update still to do; save checkpoints and the result on the way."""
         self.setup()
         training = self.recipe.training
-        while self.step < training.steps:
-            started = time.perf_counter()
-            metrics = self.updater(self.step)
-            self.step += 1
-            metrics = {"step": self.step, **metrics}
-            self.moving.after_update(self.step, metrics)
-            seconds = time.perf_counter() - started
-            metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
-            metrics["perf/memory_bytes"] = memory_bytes(self.device)
-            for callback in self.callbacks:
-                metrics.update(callback.on_step(self, self.step, metrics) or {})
-            if self.world.is_main and (self.step % training.log_every == 0 or self.step == training.steps):
-                self.log.write(metrics)
-            if training.checkpoint_every and self.step % training.checkpoint_every == 0:
-                self.save_checkpoint()
-            yield metrics
-        self._finish()
+        try:
+            while self.step < training.steps:
+                started = time.perf_counter()
+                metrics = self.updater(self.step)
+                self.step += 1
+                metrics = {"step": self.step, **metrics}
+                self.moving.after_update(self.step, metrics)
+                seconds = time.perf_counter() - started
+                metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
+                metrics["perf/memory_bytes"] = memory_bytes(self.device)
+                for callback in self.callbacks:
+                    metrics.update(callback.on_step(self, self.step, metrics) or {})
+                if self.world.is_main and (self.step % training.log_every == 0 or self.step == training.steps):
+                    self.log.write(metrics)
+                if training.checkpoint_every and self.step % training.checkpoint_every == 0:
+                    self.save_checkpoint()
+                if self.step < training.steps and self._signals is not None:
+                    self._heed(self._signals)
+                yield metrics
+            self._finish()
+        finally:
+            self.folder.release()
 
     def fit(self) -> Path:
         """Run to the end; return the run's folder."""
@@ -258,33 +253,61 @@ class Trainer:
 
         self.setup()
         show = None if self.world.is_main else True  # None: only on a terminal
-        with tqdm(total=self.recipe.training.steps, initial=self.step, disable=show, desc="train") as bar:
+        with (
+            StopSignals() as self._signals,
+            tqdm(total=self.recipe.training.steps, initial=self.step, disable=show, desc="train") as bar,
+        ):
             for metrics in self.steps():
                 shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "rewards/accuracies") if k in metrics}
                 bar.set_postfix(shown)
                 bar.update()
+        self._signals = None
         return self.output
 
-    def save_checkpoint(self) -> None:
-        """Publish a checkpoint of this step."""
+    def _heed(self, signals: StopSignals) -> None:
+        """Save and stop when a signal has come to any process."""
+        if number := any_process(self.accelerator, signals.number):
+            self.save_checkpoint(must=True)
+            told = f"stopped by {Signals(number).name} after update {self.step} of {self.recipe.training.steps}"
+            told += f"; saved in {checkpoint_path(self.output, self.step)}; the same command goes on from there"
+            raise Interrupted(told if self.world.is_main else "", number)
+
+    def save_checkpoint(self, must: bool = False) -> None:
+        """Publish a checkpoint of this step.
+
+        Args:
+            must: whether a full disk is an error whatever the recipe says.
+        """
         self.moving.check_frozen()
         for role in self.banked.values():
             role.flush()
-        if self.world.is_main:
-            moments, described = pack_optimizer(self.updater.optimizer)
-            updater = self.updater
-            parts = {"policy": self.plan.adapter.state(self.bare), "optimizer": moments, **self.moving.parts()}
-            counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
-            counters |= self.moving.counters()
-            if self.updater.state:
-                parts["objective_state"] = self.updater.state
-            save_checkpoint(self.output, self.step, parts, counters, self.recipe.training.keep)
-        self.accelerator.wait_for_everyone()
+
+        def save() -> int:
+            training = self.recipe.training
+            parts, counters = collect_state(self.updater, self.moving, self.plan.adapter, self.bare)
+            counters |= {"settings": settings_of(self.recipe), "data": self.data_digest}
+            try:
+                save_checkpoint(self.output, self.step, parts, counters, training.keep)
+            except DiskFullError as error:
+                if must or training.on_full_disk == "raise":
+                    raise
+                logger.warning("%s; training goes on without it", error)
+            return 0
+
+        on_main(self.accelerator, save)
 
     def _finish(self) -> None:
         self.save_checkpoint()
-        if self.world.is_main:
-            adapter = self.plan.adapter
+        on_main(self.accelerator, self._write_result)
+        for callback in self.callbacks:
+            callback.on_end(self)
+        self.accelerator.wait_for_everyone()
+
+    def _write_result(self) -> int:
+        self.log.flush()
+        adapter = self.plan.adapter
+        needed = sum(t.numel() * t.element_size() for t in adapter.state(self.bare).values())
+        with writing(self.output / adapter.folder, needed, "the checkpoints are intact: make room and run again"):
             with publish_folder(self.output / adapter.folder, replace=True) as folder:
                 adapter.save(self.family, self.bare, folder)
             if (average := self.moving.average) is not None:
@@ -292,6 +315,4 @@ class Trainer:
                 with average.applied(), publish_folder(where, replace=True) as folder:
                     adapter.save(self.family, self.bare, folder)
             write_model_card(self.output, self.recipe, adapter.folder)
-        for callback in self.callbacks:
-            callback.on_end(self)
-        self.accelerator.wait_for_everyone()
+        return 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffpref.config import Recipe, build_recipe, load_recipe
+from diffpref.config import Named, Recipe, build_recipe, load_recipe
 from diffpref.config.problems import dotted_names
 from diffpref.core.errors import CheckpointError, ConfigError
 from diffpref.core.files import write_atomic
+from diffpref.data import read_store, write_store
 from diffpref.training import Trainer
-from diffpref.training.checkpoints import list_checkpoints
+from diffpref.training.checkpoints import list_checkpoints, open_checkpoint
 from diffpref.training.log import MetricsLog, read_metrics
-from diffpref.training.resume import FREE_ON_RESUME, refuse_changes, with_records_per_update
+from diffpref.training.resume import DECIDES_THE_NUMBERS, FREE_ON_RESUME, refuse_changes, with_records_per_update
+from diffpref.training.run_state import restore_state
 
 Keys = Callable[..., dict[str, Any]]
 KINDS = ({"kind": "lora", "rank": 4, "alpha": 16.0}, {"kind": "full"})
@@ -83,7 +88,7 @@ def test_running_a_finished_run_again_changes_nothing(recipe_keys: Keys) -> None
     assert exact(again.output) == lines
 
 
-def test_changes_that_decide_the_numbers_are_refused_with_a_diff(recipe_keys: Keys) -> None:
+def test_row_08_changes_that_decide_the_numbers_are_refused_with_a_diff(recipe_keys: Keys) -> None:
     run(recipe_keys())
     changed = recipe_keys(optim={"learning_rate": 1e-3}, objective="ipo", training={"steps": 9, "batch_size": 4})
     with pytest.raises(ConfigError) as caught:
@@ -96,19 +101,71 @@ def test_changes_that_decide_the_numbers_are_refused_with_a_diff(recipe_keys: Ke
     ]
 
 
-def test_every_setting_is_either_free_or_refused(recipe_keys: Keys) -> None:
-    """A new setting is refused until someone has thought about it and named it here."""
-    assert set(dotted_names(Recipe)) >= FREE_ON_RESUME
-    assert {name.partition(".")[0] for name in FREE_ON_RESUME} == {
-        "output", "bank", "data", "training", "validation", "guards"
-    }  # fmt: skip
-    recipe = build_recipe(recipe_keys())
-    free = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 7, "keep": 5})})
-    refuse_changes(recipe, free)
-    for section, field, value in (("model", "path", "x"), ("data", "min_gap", 1.0), ("training", "batch_size", 3)):
-        other = getattr(recipe, section).model_copy(update={field: value})
-        with pytest.raises(ConfigError, match=rf"{section}\.{field}: "):  # no number of records was saved: none is free
-            refuse_changes(recipe, recipe.model_copy(update={section: other}))
+def test_row_08_every_setting_is_classified() -> None:
+    """A new setting is refused until someone has thought about it and named it in one of the two sets."""
+    known = set(dotted_names(Recipe))
+    assert FREE_ON_RESUME | DECIDES_THE_NUMBERS == known, known ^ (FREE_ON_RESUME | DECIDES_THE_NUMBERS)
+    assert not FREE_ON_RESUME & DECIDES_THE_NUMBERS
+
+
+OTHER: dict[str, Any] = {
+    "method": Named.model_validate("sft"),
+    "objective": [Named.model_validate("ipo")],
+}
+
+
+def changed(section: Any, path: str, rest: str) -> Any:
+    """Return a section with another value of the setting that is called ``path`` in the recipe."""
+    head, _, inner = rest.partition(".")
+    value = getattr(section, head)
+    other = changed(value, path, inner) if inner else OTHER.get(path, (value, "other"))
+    return section.model_copy(update={head: other})
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_row_08_each_setting_is_allowed_to_change_or_refused_by_its_name(recipe_keys: Keys) -> None:
+    recipe = with_records_per_update(build_recipe(recipe_keys()), 1)
+    for path in sorted(FREE_ON_RESUME):
+        refuse_changes(recipe, changed(recipe, path, path))
+    for path in sorted(DECIDES_THE_NUMBERS):  # whether the value is a possible one is of no matter here
+        with pytest.raises(ConfigError, match=rf"\n{path}: .* -> "):
+            refuse_changes(recipe, changed(recipe, path, path))
+
+
+def test_row_08_a_checkpoint_remembers_its_settings_should_the_recipe_be_lost(recipe_keys: Keys) -> None:
+    trainer = run(recipe_keys())
+    (trainer.output / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"\nadapter\.rank: 8 -> 2$"):
+        run(recipe_keys(adapter={"kind": "lora", "rank": 2}))
+    with pytest.raises(ConfigError, match=r"training\.resume: is false"):
+        run(recipe_keys(), resume=False)
+    assert run(recipe_keys(), steps=4).step == 4
+
+
+def test_row_08_other_data_are_refused_and_the_same_in_another_place_are_not(
+    recipe_keys: Keys, scored_store: Path, tmp_path: Path
+) -> None:
+    trainer = run(recipe_keys())
+    shutil.copytree(scored_store, tmp_path / "moved")
+    assert run(recipe_keys(data__source=str(tmp_path / "moved")), steps=4).step == 4
+    records = list(read_store(scored_store))
+    other = replace(records[5], prompt=records[5].prompt + " ")
+    for name, kept in (
+        ("less", records[1:]),
+        ("caption", [*records[:5], other, *records[6:]]),
+        ("order", records[::-1]),
+    ):
+        write_store(tmp_path / name, kept)
+        told = rf"^data\.source: holds {len(kept)} pairs of content \w+, but .* was trained on 16 of content \w+; put"
+        with pytest.raises(ConfigError, match=told):
+            run(recipe_keys(data__source=str(tmp_path / name)), steps=5)
+    assert exact(trainer.output)[-1]["step"] == 4
+
+
+def test_row_08_fewer_steps_than_were_done_are_refused(recipe_keys: Keys) -> None:
+    run(recipe_keys())
+    with pytest.raises(ConfigError, match=r"^training\.steps: .* holds 3 updates already, more than 2; give"):
+        run(recipe_keys(), steps=2)
 
 
 def test_how_an_updates_records_are_shared_out_is_free_and_their_number_is_not(recipe_keys: Keys) -> None:
@@ -163,9 +220,32 @@ def test_a_run_that_could_not_start_does_not_stand_in_the_way(recipe_keys: Keys,
 
 def test_a_checkpoint_of_another_model_is_refused(recipe_keys: Keys) -> None:
     trainer = run(recipe_keys())
-    (trainer.output / "config.yaml").unlink()
-    with pytest.raises(CheckpointError, match="step-000003"):
-        run(recipe_keys(adapter={"kind": "lora", "rank": 2}))
+    found = open_checkpoint(list_checkpoints(trainer.output)[-1])
+    other = Trainer(build_recipe(recipe_keys(output=f"{trainer.output}-2", adapter={"kind": "lora", "rank": 2})))
+    other.setup()
+    with pytest.raises(CheckpointError, match="step-000003: does not fit this model"):
+        restore_state(found, other.updater, other.moving, other.plan.adapter, other.bare)
+
+
+def test_row_05_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    recipe_keys: Keys, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = {"steps": 6, "batch_size": 2, "checkpoint_every": 2}
+    straight = run(recipe_keys(output=str(tmp_path / "straight"), training=shape))
+    broken = run(recipe_keys(output=str(tmp_path / "broken"), training=shape))
+    damaged = list_checkpoints(broken.output)[-1]
+    (damaged / "optimizer.safetensors").write_bytes(b"garbage")
+    again = Trainer(broken.recipe)
+    with caplog.at_level(logging.WARNING):
+        again.setup()
+    assert again.step == 4 and [row["step"] for row in exact(again.output)] == [1, 2, 3, 4]
+    (told,) = [
+        r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and "step-000006" in r.getMessage()
+    ]
+    assert "step-000006: optimizer.safetensors: 7 bytes, expected " in told
+    again.fit()
+    assert exact(again.output) == exact(straight.output) and open_checkpoint(damaged).step == 6
+    assert not list(again.output.rglob(".*"))
 
 
 def test_a_line_cut_by_a_kill_is_left_out_and_later_lines_are_written_again(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""What of a run goes into a checkpoint, part by part, and how it comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from diffpref.core.errors import CheckpointError
+from diffpref.models.adapters import Adapter
+from diffpref.training.checkpoints import Checkpoint
+from diffpref.training.moving import Moving
+from diffpref.training.state import pack_optimizer, restore_optimizer
+from diffpref.training.update import Updater
+
+__all__ = ["collect_state", "restore_state"]
+
+
+def collect_state(
+    updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parts (tensors by name) and the counters of a checkpoint.
+
+    Args:
+        updater: of the run.
+        moving: what lives beside the policy.
+        adapter: what is trained.
+        network: the policy, not wrapped for several processes.
+    """
+    moments, described = pack_optimizer(updater.optimizer)
+    parts: dict[str, Any] = {"policy": adapter.state(network), "optimizer": moments, **moving.parts()}
+    if updater.state:
+        parts["objective_state"] = dict(updater.state)
+    counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
+    return parts, counters | moving.counters()
+
+
+def restore_state(found: Checkpoint, updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module) -> None:
+    """Put the state of a checkpoint into a run.
+
+    Raises:
+        CheckpointError: it is of a run with another model, adapter or objective.
+    """
+    try:
+        adapter.load_state(network, found.part("policy"))
+        restore_optimizer(updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
+        updater.scaler.load_state_dict(found.counters["scaler"])
+        updater.guard.load_state(found.counters.get("guard", {}))
+        moving.load({part: found.part(part) for part in Moving.PARTS if part in found}, found.counters)
+        if updater.state:
+            updater.load_state(found.part("objective_state"))
+    except (RuntimeError, KeyError, ValueError, CheckpointError) as error:
+        raise CheckpointError(f"{found.path}: does not fit this model ({str(error).splitlines()[0]})") from error
