@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from diffpref.cli._reporting import tell_progress
 from diffpref.config import parse_recipe_cli
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from diffpref.config import Recipe
+    from diffpref.core.contracts import Reward
+
+__all__ = ["main", "validation_scorers"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,8 +27,22 @@ def main(argv: Sequence[str]) -> int:
     tell_progress()
     quiet_libraries()
     recipe = launched_precision(recipe, os.environ.get("ACCELERATE_MIXED_PRECISION"))
-    trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation)])
+    trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation, validation_scorers(recipe))])
     output = trainer.fit()
     if trainer.world.is_main:
         print(f"trained {trainer.step} updates; the result is in {output / trainer.plan.adapter.folder}")
     return 0
+
+
+def validation_scorers(recipe: Recipe) -> dict[str, Reward]:
+    """Load what scores the validation pictures, before anything else, on the process that draws them.
+
+    Raises:
+        ConfigError: an unknown reward or option.
+        ModelError: a path holds no such model.
+    """
+    from diffpref.loops.judging import load_rewards
+    from diffpref.loops.opening import pick_device
+
+    draws = recipe.validation.every and os.environ.get("RANK", "0") == "0"
+    return load_rewards(recipe.validation.rewards, pick_device(None)) if draws else {}

@@ -9,7 +9,19 @@ from diffpref.config.problems import config_error
 from diffpref.config.recipe import Recipe, build_recipe, load_recipe, recipe_names, save_recipe
 from diffpref.config.roles import RoleSettings, resolve_roles
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Bank, Data, Ema, Guards, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import (
+    Adapter,
+    Bank,
+    Data,
+    Ema,
+    Guards,
+    Likelihood,
+    Logging,
+    Model,
+    Optim,
+    Training,
+    Validation,
+)
 
 __all__ = [
     "ALIASES",
@@ -19,6 +31,7 @@ __all__ = [
     "Ema",
     "Guards",
     "Likelihood",
+    "Logging",
     "Model",
     "Named",
     "Optim",

@@ -14,7 +14,18 @@ from diffpref.config.named import Named
 from diffpref.config.problems import config_error
 from diffpref.config.roles import RoleSettings
 from diffpref.config.section import Section
-from diffpref.config.sections import Adapter, Bank, Data, Guards, Likelihood, Model, Optim, Training, Validation
+from diffpref.config.sections import (
+    Adapter,
+    Bank,
+    Data,
+    Guards,
+    Likelihood,
+    Logging,
+    Model,
+    Optim,
+    Training,
+    Validation,
+)
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.core.files import write_atomic
 
@@ -46,6 +57,7 @@ class Recipe(Section):
     training: Training = Training()
     guards: Guards = Guards()
     validation: Validation = Validation()
+    logging: Logging = Logging()
 
     @field_validator("objective", mode="before")
     @classmethod

@@ -6,10 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from diffpref.config.named import Named
 from diffpref.config.section import Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, Positive, PositiveInt, Probability
 
-__all__ = ["Adapter", "Bank", "Data", "Ema", "Guards", "Likelihood", "Model", "Optim", "Training", "Validation"]
+__all__ = [
+    "Adapter",
+    "Bank",
+    "Data",
+    "Ema",
+    "Guards",
+    "Likelihood",
+    "Logging",
+    "Model",
+    "Optim",
+    "Training",
+    "Validation",
+]
 
 Text = Annotated[str, Field(min_length=1)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -180,3 +193,27 @@ class Validation(Section):
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
     guidance_scale: NonNegative = Field(default=5.0, description="classifier-free guidance; 1 = none")
     ema: bool = Field(default=False, description="draw with the average of training.ema instead of the policy")
+    rewards: list[Named] = Field(
+        default_factory=list,
+        description="what scores the pictures, logged as eval/NAME: NAME, NAME=PATH or {NAME: {path: PATH, ...}}",
+    )
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _read_paths(cls, value: Any) -> Any:
+        return [_reward(item) for item in value] if isinstance(value, list) else value
+
+
+def _reward(word: Any) -> Any:
+    """Read ``NAME=PATH`` as ``{NAME: {path: PATH}}``."""
+    name, equals, path = word.partition("=") if isinstance(word, str) else (word, "", "")
+    return {name: {"path": path}} if equals else word
+
+
+class Logging(Section):
+    """Where the lines of metrics.jsonl go besides."""
+
+    trackers: list[Text] = Field(
+        default_factory=list, description="trackers of accelerate: tensorboard, wandb (extra 'trackers'), mlflow, ..."
+    )
+    project: Text = Field(default="diffpref", description="how trackers call the run's project")

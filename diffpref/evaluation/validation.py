@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from diffpref.config import Validation
+from diffpref.core.contracts import Reward
+from diffpref.core.errors import ConfigError
 from diffpref.core.files import write_atomic
 from diffpref.models import open_family
 from diffpref.models.roles import NetworkRole
@@ -22,27 +24,35 @@ PIXELS_AT_ONCE = 1024 * 1024  # beside a training step's weights and moments
 class ValidationPictures:
     """A trainer's callback that draws ``samples/step-000100.png``: a row a prompt, a column a seed.
 
-    The VAE and the text encoders are loaded when the first picture is due and kept.
+    The trackers get the pictures too, and the log what each scorer says of them on average, as ``eval/NAME``. The VAE
+    and the text encoders are loaded when the first picture is due and kept.
 
     Args:
         settings: what to draw, and how often.
+        scorers: name -> reward, for the names in ``settings.rewards``; may be empty on processes that do not draw.
+
+    Raises:
+        ConfigError: the settings name rewards, and no scorers were handed over.
     """
 
-    def __init__(self, settings: Validation) -> None:
-        self.settings = settings
+    def __init__(self, settings: Validation, scorers: Mapping[str, Reward] | None = None) -> None:
+        self.settings, self.scorers = settings, dict(scorers or {})
         self._sampler: Sampler | None = None
+        if settings.rewards and scorers is None:
+            named = ", ".join(one.name for one in settings.rewards)
+            raise ConfigError(f"validation.rewards: names {named}; hand the loaded scorers over as scorers=")
 
     def on_step(self, trainer: Any, step: int, metrics: Mapping[str, float]) -> Mapping[str, float] | None:
         every = self.settings.every
         if every and step % every == 0 and trainer.world.is_main:
-            self.draw(trainer, step)
+            return self.draw(trainer, step)
         return None
 
     def on_end(self, trainer: Any) -> None:
         return None
 
-    def draw(self, trainer: Any, step: int) -> None:
-        """Draw the pictures of a step with the policy as it is, or with its average."""
+    def draw(self, trainer: Any, step: int) -> dict[str, float]:
+        """Draw the pictures of a step with the policy as it is, or with its average; return their mean scores."""
         settings, columns = self.settings, len(self.settings.seeds)
         if self._sampler is None:
             self._sampler = self._make_sampler(trainer)
@@ -53,6 +63,21 @@ class ValidationPictures:
         buffer = io.BytesIO()
         labelled_grid(rows).save(buffer, format="PNG")
         write_atomic(trainer.output / "samples" / f"step-{step:06d}.png", buffer.getvalue())
+        for number, (prompt, drawn) in enumerate(rows):
+            trainer.trackers.log_images(f"validation/{number:02d} {prompt[:60]}", drawn, step)
+        return self._scores(pictures, prompts)
+
+    def _scores(self, pictures: Sequence[Any], prompts: Sequence[str]) -> dict[str, float]:
+        """Return each scorer's mean over finite scores; the log holds no other numbers, so these are counted."""
+        told: dict[str, float] = {}
+        for name, scorer in self.scorers.items():
+            scores = scorer.score(pictures, prompts)
+            finite = scores[scores.isfinite()]
+            if len(finite):
+                told[f"eval/{name}"] = finite.mean().item()
+            if len(finite) < len(scores):
+                told[f"eval/{name}_not_finite"] = float(len(scores) - len(finite))
+        return told
 
     def _make_sampler(self, trainer: Any) -> Sampler:
         settings = self.settings

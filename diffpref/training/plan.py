@@ -21,6 +21,7 @@ from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
 from diffpref.training.banking import refusals
 from diffpref.training.batches import PairBatches
+from diffpref.training.trackers import check_trackers
 
 __all__ = ["Plan", "make_plan"]
 
@@ -73,6 +74,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     found: list[str] = []
     _try(found, "model.family", lambda: families.canonical(recipe.model.family))
+    _try(found, "logging.trackers", lambda: check_trackers(recipe.logging))
     adapter = _try(found, "adapter.", lambda: _adapter(recipe.adapter))
     method = _try(found, "method", lambda: _method(recipe.method))
     terms: Any = [(named.name, named.options) for named in recipe.objective or ()] or (method and method.objectives)

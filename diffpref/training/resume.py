@@ -50,6 +50,9 @@ FREE_ON_RESUME = frozenset(
         "validation.num_inference_steps",
         "validation.guidance_scale",
         "validation.ema",
+        "validation.rewards",
+        "logging.trackers",
+        "logging.project",
     }
 )
 """What may differ when a run goes on. ``training.steps`` ends it later or earlier; schedules that fall to zero at the

@@ -44,6 +44,7 @@ from diffpref.training.resume import refuse_other_data, settings_of, with_record
 from diffpref.training.run_state import collect_state, restore_state
 from diffpref.training.signals import StopSignals
 from diffpref.training.together import any_process, on_main
+from diffpref.training.trackers import Trackers, open_trackers
 from diffpref.training.update import Updater
 
 __all__ = ["Trainer"]
@@ -71,6 +72,7 @@ class Trainer:
         self.output = Path(recipe.output)
         self.random = Random(recipe.seed)
         self.step = 0
+        self.trackers = Trackers()
         self._ready = False
         self._signals: StopSignals | None = None
 
@@ -91,6 +93,7 @@ class Trainer:
             if self.world.is_main:  # only now: a run that could not start leaves nothing in the way of the next
                 save_recipe(self.recipe, self.output / "config.yaml")
                 self.log = MetricsLog(self.output / "metrics.jsonl", self.step, self.recipe.training.on_full_disk)
+                self.trackers = open_trackers(self.recipe, self.output, self.step)
         except BaseException:
             self.folder.release()
             raise
@@ -238,6 +241,7 @@ class Trainer:
                     metrics.update(callback.on_step(self, self.step, metrics) or {})
                 if self.world.is_main and (self.step % training.log_every == 0 or self.step == training.steps):
                     self.log.write(metrics)
+                    self.trackers.log(metrics)
                 if training.checkpoint_every and self.step % training.checkpoint_every == 0:
                     self.save_checkpoint()
                 if self.step < training.steps and self._signals is not None:
@@ -245,6 +249,7 @@ class Trainer:
                 yield metrics
             self._finish()
         finally:
+            self.trackers.close()
             self.folder.release()
 
     def fit(self) -> Path:
