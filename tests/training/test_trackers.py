@@ -17,11 +17,13 @@ from diffpref.config import build_recipe, load_recipe
 from diffpref.core.contracts import RewardInfo
 from diffpref.core.errors import ConfigError
 from diffpref.evaluation.validation import ValidationPictures
+from diffpref.shapes.grammar import captions
 from diffpref.training import Trainer
 from diffpref.training.log import read_metrics
 
 Keys = Callable[..., dict[str, Any]]
-PICTURES = {"prompts": ["a red circle", "a blue square"], "seeds": [0, 1], "every": 2, "num_inference_steps": 1}
+PROMPTS = [str(caption) for caption in captions("seen")[:2]]
+PICTURES = {"prompts": PROMPTS, "seeds": [0, 1], "every": 2, "num_inference_steps": 1}
 
 
 class Notebook(tracking.GeneralTracker):
@@ -79,9 +81,7 @@ def test_a_registered_tracker_gets_settings_metrics_and_pictures_and_is_finished
     assert all(0 <= row["eval/oracle"] <= 1 for row in rows)
     shown = [item for item in told if item[0] == "images"]
     assert [(step, list(values)) for _, step, values in shown] == [
-        (step, [f"validation/{number:02d} {prompt}"])
-        for step in (2, 4)
-        for number, prompt in enumerate(PICTURES["prompts"])  # type: ignore[arg-type]
+        (step, [f"validation/{number:02d} {prompt}"]) for step in (2, 4) for number, prompt in enumerate(PROMPTS)
     ]
     assert all(
         np.asarray(picture).shape == (64, 64, 3) for _, _, values in shown for picture in next(iter(values.values()))
@@ -103,7 +103,7 @@ def test_tensorboards_own_file_holds_the_metrics(recipe_keys: Keys, tmp_path: Pa
     scalars = events.Scalars("loss")
     assert [event.step for event in scalars] == [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [event.value for event in scalars] == pytest.approx([row["loss"] for row in rows], rel=1e-6)
-    assert events.Tags()["images"] == ["validation/00 a red circle", "validation/01 a blue square"]
+    assert events.Tags()["images"] == [f"validation/{number:02d} {prompt}" for number, prompt in enumerate(PROMPTS)]
 
 
 def test_a_loop_that_is_left_early_closes_what_it_opened(recipe_keys: Keys, told: list[tuple[Any, ...]]) -> None:
