@@ -82,7 +82,7 @@ def open_trackers(recipe: Recipe, output: Path, step: int) -> Trackers:
         output: of the run; trackers that keep files keep them in ``trackers/``.
         step: updates that are done; what a tracker with files says of later ones is forgotten.
     """
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "tensorboard": {"purge_step": step + 1} if step else {},
         "wandb": {"dir": str(output), "name": output.name},
     }
