@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpref.core.contracts import Role, RoleSpec, Rows
-from diffpref.core.errors import ConfigError, DiffprefError
+from diffpref.core.errors import ConfigError, DiffprefError, ModelError
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import Adapter, Held
 from diffpref.models.adapters._peft import is_lora, load_lora, select_lora
@@ -166,7 +166,10 @@ def _place(
     elif source == "adapter":
         held = adapter.fresh(family, name, random)
     else:
-        held = _open(name, str(spec.path), family, adapter, prepare)
+        try:
+            held = _open(name, str(spec.path), family, adapter, prepare)
+        except ModelError as error:
+            raise ModelError(f"path: {str(error).removeprefix('model.path: ')}") from error
     role = PlacedRole(spec, source, held, adapter, shared=held.network is network)
     if (spec.moves or spec.trained) and source == "path":
         _check_same_shape(role, adapter.state(network))

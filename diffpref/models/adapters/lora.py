@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffpref.core.errors import CheckpointError, ConfigError
+from diffpref.core.errors import CheckpointError, ConfigError, ModelError
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import POLICY, Adapter, Held, registry
 from diffpref.models.adapters._peft import (
@@ -46,7 +46,10 @@ class Lora(Adapter):
         if self.start is None:
             self._draw(family, POLICY, random)
         else:
-            load_lora(family, network, self.start, POLICY)
+            try:
+                load_lora(family, network, self.start, POLICY)
+            except ModelError as error:
+                raise ModelError(f"adapter.start: {error}") from error
             self._check_start(network.peft_config[POLICY])
         trained = self.parameters(Held(network))
         for parameter in trained:
