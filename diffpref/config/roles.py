@@ -13,6 +13,7 @@ from diffpref.config.section import Section
 from diffpref.core.annotations import Positive
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots, Source, Update
+from diffpref.core.vocabulary import TRAINED
 
 __all__ = ["RoleSettings", "resolve_roles"]
 
@@ -56,6 +57,9 @@ def resolve_roles(declared: Mapping[str, RoleSpec], given: Mapping[str, RoleSett
             except ConfigError as error:
                 lines = str(error).splitlines()
                 found += [line if line.startswith(path) else f"{path}.{line}" for line in lines]
+    for name, spec in specs.items():
+        if spec.trained and name not in TRAINED:
+            found.append(f"roles.{name}.trained: gradients flow into {' and '.join(TRAINED)} only; use the role 'peer'")
     if found:
         raise ConfigError("\n".join(found))
     return specs

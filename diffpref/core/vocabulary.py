@@ -19,6 +19,7 @@ __all__ = [
     "GROUPS",
     "MODEL",
     "ROLES",
+    "TRAINED",
     "UNITS",
     "Name",
     "parse",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 ROLES = ("policy", "reference", "previous", "behaviour", "peer", "guide")
+TRAINED = ("policy", "peer")  # a gradient may flow into what these computed, and into nothing else
 GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched")
 UNITS = ("token", "segment")
 MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden")

@@ -149,8 +149,8 @@ def objective(
     """Register a function as an objective and put the checks that all share before it.
 
     A call checks shapes, computes in float64 where the model quantities are float64 and in float32 otherwise, and lets
-    gradient flow only into what the policy computed. Defaults made with `diffpref.core.annotations.scale` have in a
-    direct call the value for log-likelihoods in nats; `diffpref.objectives.compose` is told the likelihood.
+    gradient flow only into what the policy or a peer computed. Defaults made with `diffpref.core.annotations.scale`
+    have in a direct call the value for log-likelihoods in nats; `diffpref.objectives.compose` is told the likelihood.
 
     Args:
         name: canonical name.

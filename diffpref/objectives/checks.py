@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffpref.core.errors import ShapeError
-from diffpref.core.vocabulary import Name, parse
+from diffpref.core.vocabulary import TRAINED, Name, parse
 
 __all__ = ["check_shapes", "promote"]
 
@@ -48,13 +48,13 @@ def check_shapes(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tenso
 
 
 def promote(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cast floats to one dtype and cut the gradient of everything that the policy did not compute."""
+    """Cast floats to one dtype and cut the gradient of everything that neither the policy nor a peer computed."""
     kinds = {key: parse(key) for key in tensors}
     leading = [tensor for key, tensor in tensors.items() if kinds[key].kind == "model"] or list(tensors.values())
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in leading) else torch.float32
     result = {}
     for key, tensor in tensors.items():
         tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        trained = kinds[key].kind == "model" and kinds[key].role in ("", "policy")
+        trained = kinds[key].kind == "model" and kinds[key].role in ("", *TRAINED)
         result[key] = tensor if trained else tensor.detach()
     return result

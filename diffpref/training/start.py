@@ -25,7 +25,7 @@ LARGEST_LOGIT = 1e-3
 
 def starts_at_reference(plan: Plan) -> bool:
     """Whether the policy begins as what it is compared with."""
-    spec = plan.method.roles.get("reference")
+    spec = plan.specs.get("reference")
     return spec is not None and spec.source in ("auto", "base", "copy")
 
 

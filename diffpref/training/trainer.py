@@ -211,6 +211,7 @@ class Trainer:
 
     def _resume(self, found: Checkpoint) -> None:
         restore_state(found, self.updater, self.moving, self.plan.adapter, self.bare)
+        self._tell_round()
         self.step = found.step
         if self.world.is_main:
             logger.info("resumed from %s", found.path)
@@ -276,6 +277,16 @@ class Trainer:
             told = f"stopped by {Signals(number).name} after update {self.step} of {self.recipe.training.steps}"
             told += f"; saved in {checkpoint_path(self.output, self.step)}; the same command goes on from there"
             raise Interrupted(told if self.world.is_main else "", number)
+
+    def next_round(self) -> None:
+        """End a round of making data and training on them: roles whose rule is ``round`` become the policy."""
+        self.setup()
+        self.moving.next_round()
+        self._tell_round()
+
+    def _tell_round(self) -> None:
+        context = replace(self.updater.context, round=self.moving.round)
+        self.updater = replace(self.updater, context=context)
 
     def save_checkpoint(self, must: bool = False) -> None:
         """Publish a checkpoint of this step.

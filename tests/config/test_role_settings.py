@@ -24,14 +24,11 @@ CHANGES = {
     ),
     "reference: {update: round}": RoleSpec("auto", "round"),
     "reference: {path: runs/a/lora}": RoleSpec("path", path="runs/a/lora"),
-    "reference: {source: adapter, trained: true, learning_rate_scale: 0.5}": RoleSpec(
-        "adapter", trained=True, learning_rate_scale=0.5
-    ),
     "reference: {update: {ema: {decay: 5e-1, ramp: 1e-3}}}": RoleSpec("auto", Ema(0.5, ramp=1e-3)),
 }
 MISTAKES = {
     "reference: 3": "roles.reference: must be a section of keys and values, got 3",
-    "reference: {sorce: copy}": "roles.reference.sorce: unknown key; did you mean 'source'? known: source, update, path",
+    "reference: {sorce: copy}": "roles.reference.sorce: unknown key; did you mean 'source'? known: source, update",
     "reference: {source: cpy}": "roles.reference.source: must be one of auto, policy, base, copy, adapter, path, got",
     "reference: {update: {emma: {decay: 1}}}": "roles.reference.update: unknown 'emma'; did you mean 'ema'?",
     "reference: {update: {ema: {decy: 0.5, decay: 0.5}}}": (
@@ -50,6 +47,7 @@ MISTAKES = {
     "reference: {update: {never: {a: 1}}}": "roles.reference.update: 'never' takes no options, got a",
     "reference: {source: base, update: {every: {updates: 3}}}": "roles.reference.update: source 'base' cannot move",
     "reference: {trained: true}": "roles.reference.trained: needs source copy, adapter or path, got 'auto'",
+    "reference: {source: copy, trained: true}": "roles.reference.trained: gradients flow into policy and peer only",
     "refrence: {source: copy}": (
         "roles.refrence: the method has no such role; did you mean 'reference'? it has behaviour, reference"
     ),
@@ -79,6 +77,13 @@ def test_a_mistake_is_one_line_with_its_dotted_path(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_roles(DECLARED, build_recipe(SMALL, {"roles": parse_yaml(text)}).roles)
     assert str(caught.value).startswith(MISTAKES[text]) and "\n" not in str(caught.value)
+
+
+def test_a_peer_is_trained_as_a_recipe_says() -> None:
+    text = "peer: {source: adapter, learning_rate_scale: 0.5}"
+    given = build_recipe(SMALL, {"roles": parse_yaml(text)}).roles
+    declared = {"peer": RoleSpec("copy", trained=True)}
+    assert resolve_roles(declared, given)["peer"] == RoleSpec("adapter", trained=True, learning_rate_scale=0.5)
 
 
 def test_the_command_line_takes_roles_as_yaml() -> None:

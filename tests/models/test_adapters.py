@@ -81,7 +81,7 @@ def trained(family: DenoiserFamily, how: Adapter, scale: float = 0.05) -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kind", list(registry))
-def test_at_the_start_every_margin_is_exactly_zero_and_the_loss_ln_2(
+def test_row_35_at_the_start_every_margin_is_exactly_zero_and_the_loss_ln_2(
     family: DenoiserFamily, kind: str, checkpointing: bool
 ) -> None:
     how = adapter(kind)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from diffpref.config import build_recipe
-from diffpref.core.contracts import RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.training import Trainer
+from diffpref.training.plan import make_plan
 from diffpref.training.start import starts_at_reference
 
 Keys = Callable[..., dict[str, Any]]
@@ -71,11 +71,9 @@ def test_what_rounding_makes_of_it_is_told_and_goes_on(recipe_keys: Keys, caplog
     assert 0 < ratio <= logit < 1e-4
 
 
-def test_only_a_reference_that_is_the_start_promises_zero(recipe_keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = moved(recipe_keys(training__steps=4), 1e-4)
-    assert starts_at_reference(trainer.plan)
-    elsewhere = property(lambda self: {"reference": RoleSpec(source="policy")})
-    monkeypatch.setattr(type(trainer.plan.method), "roles", elsewhere)
+def test_only_a_reference_that_is_the_start_promises_zero(recipe_keys: Keys) -> None:
+    assert starts_at_reference(make_plan(build_recipe(recipe_keys())))
+    trainer = moved(recipe_keys(training__steps=4, roles={"reference": {"source": "policy"}}), 1e-4)
     assert not starts_at_reference(trainer.plan)
     assert [row["step"] for row in trainer.steps()] == [1, 2, 3, 4]
 
