@@ -1,0 +1,71 @@
+"""Whatever a bundled recipe trains, its reference is afterwards what the model was before, bit by bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffpref.config import load_recipe, recipe_names
+from diffpref.models import load_family
+from diffpref.models import registry as families
+from diffpref.models.digest import digest
+from diffpref.training import Trainer
+from diffpref.training.checkpoints import newest_checkpoint
+
+RECIPES = [name for name in recipe_names() if name.split("/")[0] not in ("data", "rounds")]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny pipeline of each kind that a recipe names."""
+    folder, made = tmp_path_factory.mktemp("tiny"), {}
+    for name, options in (("sd", {}), ("sdxl", {}), ("sdxl_refiner", {"refiner": True})):
+        family: Any = families.get(name.removesuffix("_refiner"))
+        family.tiny(**options).pipeline().save_pretrained(folder / name)
+        made[name] = folder / name
+    return made
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_row_34_the_reference_of_every_recipe_does_not_move(
+    name: str, models: dict[str, Path], scored_store: Path, tmp_path: Path
+) -> None:
+    own = load_recipe(name, {"output": str(tmp_path / "run"), "data.source": str(scored_store)})
+    path = models["sdxl_refiner" if name.startswith("sdxl_refiner") else own.model.family]
+    recipe = load_recipe(
+        name,
+        {
+            "output": str(tmp_path / "run"),
+            "model.path": str(path),
+            "model.precision": "fp32",
+            "model.revision": None,
+            "model.variant": None,
+            "data.source": str(scored_store),
+            "data.score": "oracle",
+            "data.resolution": 64,
+            "optim.warmup_steps": 0,
+            "optim.learning_rate": 1e-2,
+            "training.steps": 2,
+            "training.batch_size": 2,
+            "training.accumulation": 1,
+        },
+    )
+    before = digest(load_family(recipe.model.family, str(path), parts=("network",)).network.state_dict())
+    trainer = Trainer(recipe)
+    rows = list(trainer.steps())
+    assert rows[1]["rewards/margins"] != 0.0  # the policy did move
+    reference = trainer.moving.placed["reference"]
+    assert trainer.moving.digests == {"reference": before} and reference.digest() == before
+    assert reference.complaint() is None and not reference.held.network.training
+    found = newest_checkpoint(trainer.output)
+    assert found is not None and found.counters["digests"] == {"reference": before}
+    held = dict(reference.held.network.named_parameters())
+    if recipe.adapter.kind == "full":
+        assert all(p.grad is None and not p.requires_grad for p in held.values())
+        assert reference.held.network is not trainer.bare
+    else:
+        assert all(p.requires_grad == (".lora_" in key) for key, p in held.items())
+    assert not any(m.training and m.p > 0 for m in reference.held.network.modules() if isinstance(m, torch.nn.Dropout))
