@@ -44,7 +44,7 @@ class ValidationPictures:
 
     def on_step(self, trainer: Any, step: int, metrics: Mapping[str, float]) -> Mapping[str, float] | None:
         every = self.settings.every
-        if every and step % every == 0 and trainer.world.is_main:
+        if every and step % every == 0 and (trainer.world.is_main or trainer.sharded):
             return self.draw(trainer, step)
         return None
 
@@ -59,6 +59,8 @@ class ValidationPictures:
         prompts = [prompt for prompt in settings.prompts for _ in settings.seeds]
         with trainer.moving.average.applied() if settings.ema else nullcontext():
             pictures = self._sampler(prompts, settings.seeds * len(settings.prompts))
+        if not trainer.world.is_main:  # it took part because the weights are spread over the processes
+            return {}
         rows = [(p, pictures[i * columns : (i + 1) * columns]) for i, p in enumerate(settings.prompts)]
         buffer = io.BytesIO()
         labelled_grid(rows).save(buffer, format="PNG")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffpref.models.family import Network
@@ -17,9 +18,9 @@ from diffpref.models.family import Network
 __all__ = [
     "gather_tensors",
     "is_sharded",
-    "same_parameters",
     "scatter_tensors",
     "shard_network",
+    "whole_network",
     "without_gradient_sync",
 ]
 
@@ -34,8 +35,7 @@ def is_sharded(network: Network) -> bool:
 def shard_network(network: Network, blocks: Sequence[nn.Module], options: Mapping[str, Any]) -> None:
     """Spread a network's weights over all processes, in place.
 
-    Its parameters become others under the same names (`same_parameters` finds them), so optimisers are made afterwards,
-    and copies before.
+    Its parameters become others under the same names, so optimisers are made afterwards, and copies before.
 
     Args:
         network: a network; every process holds the same.
@@ -51,20 +51,6 @@ def shard_network(network: Network, blocks: Sequence[nn.Module], options: Mappin
     fully_shard(network, **{**options, "reshard_after_forward": True})
 
 
-def same_parameters(
-    groups: Mapping[str, Sequence[nn.Parameter]], before: Mapping[str, nn.Parameter], network: Network
-) -> dict[str, list[nn.Parameter]]:
-    """Return groups of a network's parameters after it was sharded.
-
-    Args:
-        groups: of the parameters that it had.
-        before: those by their names.
-        network: as it is now.
-    """
-    names, now = {id(parameter): name for name, parameter in before.items()}, dict(network.named_parameters())
-    return {group: [now[names[id(p)]] for p in parameters] for group, parameters in groups.items()}
-
-
 @contextmanager
 def without_gradient_sync(network: Network) -> Iterator[None]:
     """Keep the gradients of a sharded network to each process until a backward pass outside of this context."""
@@ -76,21 +62,35 @@ def without_gradient_sync(network: Network) -> Iterator[None]:
 
 
 def gather_tensors(tensors: Mapping[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Return whole tensors on the CPU. All processes must ask for the same ones; whole ones are only moved.
+    """Return whole tensors; those that were sharded lie on the CPU, the others are returned as they are.
+
+    All processes must ask for the same ones. They are gathered one after another.
 
     Args:
-        tensors: by name, whole or sharded.
+        tensors: by name.
         keep: whether this process needs them; without it nothing stays in its memory.
     """
     from torch.distributed.tensor import DTensor
 
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        detached = tensor.detach()
-        gathered = detached.full_tensor() if isinstance(detached, DTensor) else detached
+        sharded = isinstance(tensor, DTensor)
+        found: Any = tensor.detach()
+        gathered = found.full_tensor() if sharded else tensor
         if keep:
-            whole[name] = gathered.cpu()
+            whole[name] = gathered.cpu() if sharded else gathered
     return whole
+
+
+def whole_network(network: Network, state: Mapping[str, Tensor]) -> Network:
+    """Return a network like another, which may be sharded, with these weights: the tensors themselves."""
+    kind: Any = type(network)
+    if is_sharded(network):
+        kind = kind.__bases__[-1]  # fully_shard puts its own class before it
+    with torch.device("meta"):
+        plain: Network = kind.from_config(network.config)
+    plain.load_state_dict(dict(state), assign=True)
+    return plain.eval()
 
 
 def scatter_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

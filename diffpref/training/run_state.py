@@ -8,6 +8,7 @@ from torch import nn
 
 from diffpref.core.errors import CheckpointError
 from diffpref.models.adapters import Adapter
+from diffpref.models.sharding import gather_tensors, scatter_tensors
 from diffpref.training.checkpoints import Checkpoint
 from diffpref.training.moving import Moving
 from diffpref.training.state import pack_optimizer, restore_optimizer
@@ -17,22 +18,26 @@ __all__ = ["collect_state", "restore_state"]
 
 
 def collect_state(
-    updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module
+    updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module, keep: bool = True
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parts (tensors by name) and the counters of a checkpoint.
+    """Return the parts (tensors by name) and the counters of a checkpoint. Every process must ask.
+
+    Tensors that are sharded over processes are gathered: a checkpoint does not know how many wrote it.
 
     Args:
         updater: of the run.
         moving: what lives beside the policy.
         adapter: what is trained.
         network: the policy, not wrapped for several processes.
+        keep: whether this process needs the tensors.
     """
     moments, described = pack_optimizer(updater.optimizer)
     parts: dict[str, Any] = {"policy": adapter.state(network), "optimizer": moments, **moving.parts()}
     if updater.state:
         parts["objective_state"] = dict(updater.state)
     counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
-    return parts, counters | moving.counters()
+    whole = {part: gather_tensors(tensors, keep) for part, tensors in parts.items()}
+    return whole, counters | moving.counters()
 
 
 def restore_state(found: Checkpoint, updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module) -> None:
@@ -42,11 +47,17 @@ def restore_state(found: Checkpoint, updater: Updater, moving: Moving, adapter: 
         CheckpointError: it is of a run with another model, adapter or objective.
     """
     try:
-        adapter.load_state(network, found.part("policy"))
+        like: dict[str, Any] = {"policy": adapter.state(network), **moving.parts()}
+        parts = {
+            part: scatter_tensors(found.part(part), like.get(part, {}))
+            for part in ("policy", *Moving.PARTS)
+            if part == "policy" or part in found
+        }
+        adapter.load_state(network, parts.pop("policy"))
         restore_optimizer(updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
         updater.scaler.load_state_dict(found.counters["scaler"])
         updater.guard.load_state(found.counters.get("guard", {}))
-        moving.load({part: found.part(part) for part in Moving.PARTS if part in found}, found.counters)
+        moving.load(parts, found.counters)
         if updater.state:
             updater.load_state(found.part("objective_state"))
     except (RuntimeError, KeyError, ValueError, CheckpointError) as error:

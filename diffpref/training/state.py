@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from diffpref.core.errors import CheckpointError
 from diffpref.core.files import write_atomic
+from diffpref.models.sharding import scatter_tensors
 
 __all__ = ["load_tensors", "pack_optimizer", "restore_optimizer", "safetensors_pieces", "save_tensors"]
 
@@ -108,7 +109,9 @@ def restore_optimizer(
     if sizes != expected:
         raise CheckpointError(f"optimiser groups of {sizes} parameters, this run has {expected}")
     state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    like = {name: parameters[int(name.split(".", 1)[0])] for name in tensors}
+    for name, tensor in scatter_tensors(tensors, like).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     for index, values in described["scalars"].items():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any
+
+from torch import Tensor
 
 from diffpref.cache import BankedRole, EncodedCache
 from diffpref.config import Recipe, save_recipe
@@ -23,17 +25,19 @@ from diffpref.core.files import publish_folder
 from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
+from diffpref.models.adapters import Held
 from diffpref.models.attention import set_attention
 from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
-from diffpref.models.roles import place_roles, view_roles
+from diffpref.models.roles import PlacedRole, place_roles, view_roles
+from diffpref.models.sharding import gather_tensors, is_sharded, shard_network
 from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
 from diffpref.training.disk import writing
 from diffpref.training.guards import NonFiniteGuard
-from diffpref.training.launch import launch, loss_scaler
+from diffpref.training.launch import launch, loss_scaler, sharding_options
 from diffpref.training.log import MetricsLog
 from diffpref.training.memory import memory_bytes
 from diffpref.training.moving import Moving
@@ -155,16 +159,17 @@ class Trainer:
         self.family = open_family(recipe.model, "network").to(self.device)
         self.bare: Any = self.family.network
         set_attention(self.bare, recipe.model.attention)
-        trained = {"policy": [p for group in adapter.install(self.family, self.random).values() for p in group]}
-        # before the network is wrapped for several processes
+        adapter.install(self.family, self.random)
+        # before the network is spread over several processes
         attend = partial(set_attention, backend=recipe.model.attention)
         placed = place_roles(self.plan.specs, self.family, adapter, self.random, attend)
-        trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
         set_checkpointing(self.family, self.bare, recipe.model.gradient_checkpointing)
+        network = self._spread(placed)
+        trained = {"policy": adapter.parameters(Held(self.bare))}
+        trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
         optimizer = make_optimizer(recipe.optim, trained, self.device)
         for name, group in zip(trained, optimizer.param_groups, strict=True):
             group |= {"role": name, "lr_scale": placed[name].spec.learning_rate_scale if name in placed else 1.0}
-        network = self.accelerator.prepare(self.bare)
         self.roles = view_roles(placed, self.family, network, self.autocast)
         context = Context(self.family, self.roles, self.random, world=self.world)
         self.moving = Moving(
@@ -208,6 +213,19 @@ class Trainer:
                 name, self.roles[name], likelihood, folder, fingerprint, gather, self.world.rank, changing
             )
         return banked
+
+    def _spread(self, placed: Mapping[str, PlacedRole]) -> Any:
+        """Spread every network of the run over the processes; return the policy's as a step asks it."""
+        if (options := sharding_options(self.accelerator)) is None:
+            return self.accelerator.prepare(self.bare)
+        for network in {id(held): held for held in (self.bare, *(r.held.network for r in placed.values()))}.values():
+            shard_network(network, self.family.blocks(network), options)
+        return self.bare
+
+    @property
+    def sharded(self) -> bool:
+        """Whether every process must take part when a network is asked."""
+        return is_sharded(self.bare)
 
     def _resume(self, found: Checkpoint) -> None:
         restore_state(found, self.updater, self.moving, self.plan.adapter, self.bare)
@@ -298,10 +316,13 @@ class Trainer:
         for role in self.banked.values():
             role.flush()
 
+        parts, counters = collect_state(
+            self.updater, self.moving, self.plan.adapter, self.bare, keep=self.world.is_main
+        )
+        counters |= {"settings": settings_of(self.recipe), "data": self.data_digest}
+
         def save() -> int:
             training = self.recipe.training
-            parts, counters = collect_state(self.updater, self.moving, self.plan.adapter, self.bare)
-            counters |= {"settings": settings_of(self.recipe), "data": self.data_digest}
             try:
                 save_checkpoint(self.output, self.step, parts, counters, training.keep)
             except DiskFullError as error:
@@ -314,21 +335,26 @@ class Trainer:
 
     def _finish(self) -> None:
         self.save_checkpoint()
-        on_main(self.accelerator, self._write_result)
+        adapter, average = self.plan.adapter, self.moving.average
+        results = {adapter.folder: adapter.state(self.bare)}
+        if average is not None:
+            results[f"{adapter.folder}_ema"] = average.tensors
+        whole = {name: gather_tensors(tensors, keep=self.world.is_main) for name, tensors in results.items()}
+        on_main(self.accelerator, partial(self._write_results, whole))
         for callback in self.callbacks:
             callback.on_end(self)
         self.accelerator.wait_for_everyone()
 
-    def _write_result(self) -> int:
+    def _write_results(self, results: Mapping[str, Mapping[str, Tensor]]) -> int:
+        """Write weights in diffusers' format, folder by folder."""
         self.log.flush()
         adapter = self.plan.adapter
-        needed = sum(t.numel() * t.element_size() for t in adapter.state(self.bare).values())
-        with writing(self.output / adapter.folder, needed, "the checkpoints are intact: make room and run again"):
-            with publish_folder(self.output / adapter.folder, replace=True) as folder:
-                adapter.save(self.family, self.bare, folder)
-            if (average := self.moving.average) is not None:
-                where = self.output / f"{adapter.folder}_ema"
-                with average.applied(), publish_folder(where, replace=True) as folder:
-                    adapter.save(self.family, self.bare, folder)
-            write_model_card(self.output, self.recipe, adapter.folder)
+        for name, state in results.items():
+            needed = sum(t.numel() * t.element_size() for t in state.values())
+            with (
+                writing(self.output / name, needed, "the checkpoints are intact: make room and run again"),
+                publish_folder(self.output / name, replace=True) as folder,
+            ):
+                adapter.save(self.family, self.bare, folder, state)
+        write_model_card(self.output, self.recipe, adapter.folder)
         return 0

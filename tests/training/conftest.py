@@ -14,22 +14,19 @@ from typing import Any
 import pytest
 
 Results = list[dict[str, Any]]
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-SHARDED = ("-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2")
+LAUNCH = ("-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2")
 
 
 @pytest.fixture(scope="module")
 def run_together(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Results]]:
     """Return a function that runs checks of ``distributed_checks.py`` and returns what each process said of them."""
 
-    def run(checks: Sequence[tuple[str, dict[str, Any]]], launcher: Sequence[str] = TWO) -> list[Results]:
+    def run(checks: Sequence[tuple[str, dict[str, Any], str]]) -> list[Results]:
         folder = tmp_path_factory.mktemp("together")
         (folder / "checks.json").write_text(json.dumps({"results": str(folder), "checks": list(checks)}))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MASTER_PORT": "0"}
-        if launcher is TWO:
-            environment["ACCELERATE_USE_CPU"] = "true"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         program = [str(Path(__file__).with_name("distributed_checks.py")), str(folder / "checks.json")]
-        command = [sys.executable, *launcher, *program]
+        command = [sys.executable, *LAUNCH, *program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("?.json"))]
         assert done.returncode == 0 and len(found) == 2, done.stderr[-4000:]

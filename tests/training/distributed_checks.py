@@ -1,8 +1,10 @@
 """Checks that several processes run together, one after another: a launch costs more than all of them.
 
-Run it with a launcher and a JSON file: ``{"results": folder, "checks": [[name, {argument: value}], ...]}``. Every
-process writes what each check returned, or the error that it met, to ``<results>/<rank>.json``. A check is a function
-with the decorator; all processes call it with the same arguments, so what one of them waits for the other must do.
+Run it with ``accelerate launch --use_fsdp --fsdp_version 2`` and a JSON file: ``{"results": folder, "checks": [[name,
+{argument: value}, way], ...]}``. The way is ``fsdp2`` or ``ddp``: there the launcher's wish to shard is taken back.
+Every process writes what each check returned, or the error that it met, to ``<results>/<rank>.json``. A check is a
+function with the decorator; all processes call it with the same arguments, so what one of them waits for the other must
+do.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -44,6 +47,22 @@ def train(keys: dict[str, Any], steps: int | None = None) -> list[dict[str, floa
 
 
 @check
+def shares(keys: dict[str, Any]) -> dict[str, float]:
+    """Return which share of policy, reference and moments lies in this process, by their number of elements."""
+    trainer = Trainer(build_recipe(keys))
+    trainer.setup()
+    assert trainer.sharded
+    moments = [t for state in trainer.updater.optimizer.state.values() for t in state.values() if t.ndim]
+    reference: Any = trainer.roles["reference"]
+    parts = {"policy": trainer.bare.parameters(), "reference": reference.network.parameters(), "moments": moments}
+    return {part: _share(list(tensors)) for part, tensors in parts.items()}
+
+
+def _share(tensors: list[Any]) -> float:
+    return sum(tensor.to_local().numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+
+
+@check
 def refused(keys: dict[str, Any]) -> str:
     """Train by a recipe that must not begin; return the error."""
     try:
@@ -71,7 +90,8 @@ def main(path: str) -> None:
     asked = json.loads(Path(path).read_text())
     state = PartialState(cpu=not torch.cuda.is_available())
     answers = []
-    for name, arguments in asked["checks"]:
+    for name, arguments, way in asked["checks"]:
+        os.environ["ACCELERATE_USE_FSDP"] = str(way == "fsdp2").lower()
         started = time.perf_counter()
         try:
             answer = {"value": CHECKS[name](**arguments)}

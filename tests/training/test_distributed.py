@@ -1,4 +1,7 @@
-"""Two processes are one with twice the batch, and a run goes on under any number of them. One launch for all checks."""
+"""Two processes are one with twice the batch, and a run goes on under any number of them and any way to share it out.
+
+``ddp`` holds all weights in each process, ``fsdp2`` spreads them. One launch, by the real launcher, runs all checks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from diffpref.config import build_recipe, load_recipe, save_recipe
@@ -17,39 +21,38 @@ from diffpref.training.log import read_metrics
 
 pytestmark = pytest.mark.slow
 
-KINDS = {"lora": {"kind": "lora", "rank": 4, "alpha": 16.0}, "full": {"kind": "full"}}
+WAYS = ("ddp", "fsdp2")
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {"adapter": {"kind": "lora", "rank": 4, "alpha": 16.0}},
+    "full": {"adapter": {"kind": "full"}},
+    "moving": {"adapter": {"kind": "full"}, "roles": {"reference": {"update": {"ema": {"decay": 0.5}}}}},
+}
 STEPS = 4
 Keys = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def keys(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    """Make the keys of a recipe in a folder of this module; its beta keeps rounding small."""
+    """Make the keys of a recipe of 8 records an update; its beta keeps rounding small."""
     folder = tmp_path_factory.mktemp("runs")
 
     def make(name: str, kind: str, size: int, accumulation: int, **changes: Any) -> dict[str, Any]:
-        shape = {"steps": STEPS, "batch_size": size, "accumulation": accumulation, "checkpoint_every": 2}
+        shape = {"steps": STEPS, "batch_size": size, "accumulation": accumulation, "checkpoint_every": 1}
+        if kind == "moving":
+            shape["ema"] = {"decay": 0.5}
         return {
+            **KINDS[kind],
             "output": str(folder / f"{name}-{kind}"),
             "model": {"family": "sdxl", "path": str(tiny_sdxl)},
-            "adapter": KINDS[kind],
             "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
             "method": "diffusion_dpo",
             "objective": {"dpo": {"beta": 20}},
             "optim": {"learning_rate": 1e-4},
-            "training": {**shape, **changes},
+            "training": shape,
+            **changes,
         }
 
     return make
-
-
-def begin(keys: dict[str, Any], steps: int = 2) -> None:
-    """Run so many updates of a run, with their checkpoint, in this process."""
-    trainer = Trainer(build_recipe(keys))
-    for metrics in trainer.steps():
-        if metrics["step"] == steps:
-            trainer.save_checkpoint()
-            return
 
 
 def fit(keys: dict[str, Any]) -> Path:
@@ -64,7 +67,8 @@ def assert_same_run(output: Path, expected: Path) -> None:
         assert row.keys() == wanted.keys()
         for name in {name for name in wanted if not name.startswith("perf/")}:
             assert row[name] == pytest.approx(wanted[name], rel=1e-5, abs=1e-5), (row["step"], name)
-    for part in ("policy", "optimizer"):
+    parts = sorted(path.stem for path in list_checkpoints(expected)[-1].glob("*.safetensors"))
+    for part in parts:
         states = [load_file(list_checkpoints(folder)[-1] / f"{part}.safetensors") for folder in (output, expected)]
         assert states[0].keys() == states[1].keys()
         first, second = (torch.cat([s[name].reshape(-1).double() for name in sorted(s)]) for s in states)
@@ -72,17 +76,23 @@ def assert_same_run(output: Path, expected: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(keys: Keys, run_together: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+def two(
+    keys: Keys, run_together: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Any]]]:
     """Launch two processes once; name of a check -> what each process said."""
+    pictures = {"prompts": ["a red circle"], "every": STEPS, "num_inference_steps": 1}
     recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    save_recipe(build_recipe(keys("command", "lora", 2, 2)), recipe)
-    checks: dict[str, tuple[str, dict[str, Any]]] = {"command": ("command", {"argv": ["train", str(recipe)]})}
+    save_recipe(build_recipe(keys("command", "lora", 2, 2, validation=pictures)), recipe)
+    checks: dict[str, tuple[str, dict[str, Any], str]] = {}
     for kind in KINDS:
-        begin(keys("grow", kind, 8, 1))
-        checks[f"two {kind}"] = ("train", {"keys": keys("two", kind, 2, 2)})
-        checks[f"grow {kind}"] = ("train", {"keys": keys("grow", kind, 1, 4)})
-        checks[f"shrink {kind}"] = ("train", {"keys": keys("shrink", kind, 4, 1), "steps": 2})
-    checks["other number"] = ("refused", {"keys": keys("grow", "lora", 2, 4)})
+        next(Trainer(build_recipe(keys("chain", kind, 8, 1))).steps())  # the first update by one process
+        for way in WAYS:
+            checks[f"{way} {kind}"] = ("train", {"keys": keys(way, kind, 2, 2)}, way)
+        checks[f"chain ddp {kind}"] = ("train", {"keys": keys("chain", kind, 2, 2), "steps": 1}, "ddp")
+        checks[f"chain fsdp2 {kind}"] = ("train", {"keys": keys("chain", kind, 1, 4), "steps": 1}, "fsdp2")
+        checks[f"shares {kind}"] = ("shares", {"keys": keys("chain", kind, 1, 4)}, "fsdp2")
+    checks["other number"] = ("refused", {"keys": keys("chain", "lora", 4, 4)}, "ddp")
+    checks["command"] = ("command", {"argv": ["train", str(recipe)]}, "fsdp2")
     found = run_together(list(checks.values()))
     return {name: [process[i] for process in found] for i, name in enumerate(checks)}
 
@@ -100,35 +110,60 @@ def test_no_check_failed_on_any_process(two: dict[str, list[Any]]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
 def test_row_09_two_processes_are_one_with_twice_the_batch(
-    two: dict[str, list[Any]], one: dict[str, Path], keys: Keys, kind: str
+    two: dict[str, list[Any]], one: dict[str, Path], keys: Keys, way: str, kind: str
 ) -> None:
-    assert_same_run(Path(keys("two", kind, 2, 2)["output"]), one[kind])
+    assert_same_run(Path(keys(way, kind, 2, 2)["output"]), one[kind])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_row_09_a_run_of_one_process_goes_on_under_two(
+def test_row_09_a_run_goes_on_under_one_process_two_that_hold_all_and_two_that_share(
     two: dict[str, list[Any]], one: dict[str, Path], keys: Keys, kind: str
 ) -> None:
-    output = Path(keys("grow", kind, 1, 4)["output"])
-    assert_same_run(output, one[kind])
+    """One update each by 1 x 8 x 1, 2 x 2 x 2 (DDP), 2 x 1 x 4 (FSDP2), and 1 x 2 x 4 (processes x batch x steps)."""
+    output = Path(keys("chain", kind, 2, 4)["output"])
+    assert [row["step"] for row in read_metrics(output / "metrics.jsonl")] == [1, 2, 3]
+    assert_same_run(fit(keys("chain", kind, 2, 4)), one[kind])
     assert load_recipe(output / "config.yaml").training.records_per_update == 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_row_09_a_run_of_two_processes_goes_on_under_one(
-    two: dict[str, list[Any]], one: dict[str, Path], keys: Keys, kind: str
-) -> None:
-    saved = Path(keys("shrink", kind, 4, 1)["output"])
-    assert [path.name for path in list_checkpoints(saved)] == ["step-000002"]
-    assert_same_run(fit(keys("shrink", kind, 2, 4)), one[kind])
+def test_each_process_holds_its_share_of_every_network_and_of_the_moments(two: dict[str, list[Any]], kind: str) -> None:
+    for part in ("policy", "reference", "moments"):
+        shares = [answer["value"][part] for answer in two[f"shares {kind}"]]
+        assert sum(shares) == pytest.approx(1.0) and max(shares) < 0.6, part
 
 
 def test_row_09_another_number_of_records_an_update_is_refused_on_every_process(two: dict[str, list[Any]]) -> None:
     for answer in two["other number"]:
-        assert answer["value"].endswith("training.records_per_update: 8 -> 16")
+        assert answer["value"].endswith("training.records_per_update: 8 -> 32")
 
 
-def test_the_command_trains_under_a_launcher_and_one_process_speaks(two: dict[str, list[Any]]) -> None:
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_two_processes_that_share_trained_loads_in_plain_diffusers(
+    two: dict[str, list[Any]], one: dict[str, Path], keys: Keys, tiny_sdxl: Path, kind: str
+) -> None:
+    """The result is that of one process, as a stock pipeline sees it."""
+    seen = []
+    for output in (Path(keys("fsdp2", kind, 2, 2)["output"]), one[kind]):
+        pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, use_safetensors=True)
+        if kind == "lora":
+            pipe.load_lora_weights(output / "lora")
+            network = pipe.unet
+        else:
+            network = UNet2DConditionModel.from_pretrained(output / "model", use_safetensors=True)
+        generator = torch.Generator().manual_seed(0)
+        added = {"text_embeds": torch.randn(1, 16, generator=generator), "time_ids": torch.full((1, 6), 64.0)}
+        noisy, embeds = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 16, 32, generator=generator)
+        with torch.no_grad():
+            seen.append(network(noisy, 500, embeds, added_cond_kwargs=added).sample)
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_trains_and_draws_under_a_launcher_and_one_process_speaks(
+    two: dict[str, list[Any]], keys: Keys
+) -> None:
+    assert (Path(keys("command", "lora", 2, 2)["output"]) / f"samples/step-{STEPS:06d}.png").stat().st_size > 1000
     said = [answer["value"] for answer in two["command"]]
     assert [text.count(f"trained {STEPS} updates") for text in said] == [1, 0]

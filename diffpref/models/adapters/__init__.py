@@ -107,8 +107,17 @@ class Adapter(ABC):
         """Put back what `state` returned."""
 
     @abstractmethod
-    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
-        """Write the result in diffusers' format."""
+    def save(
+        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write the result in diffusers' format.
+
+        Args:
+            family: of the network.
+            network: as it was trained.
+            folder: to fill.
+            state: what `state` returns, gathered where the network is sharded over processes.
+        """
 
 
 registry: Registry[type[Adapter]] = Registry("adapter", "diffpref.models.adapters", lazy=True)

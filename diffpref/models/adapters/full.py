@@ -14,6 +14,7 @@ from diffpref.core.randomness import Random
 from diffpref.models.adapters import POLICY, Adapter, Held, registry
 from diffpref.models.family import DenoiserFamily, Network
 from diffpref.models.loading import freeze
+from diffpref.models.sharding import whole_network
 
 __all__ = ["Full"]
 
@@ -46,5 +47,7 @@ class Full(Adapter):
     def load_state(self, network: Network, state: Mapping[str, Tensor], name: str = POLICY) -> None:
         network.load_state_dict(state)
 
-    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
-        network.save_pretrained(folder)
+    def save(
+        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        (network if state is None else whole_network(network, state)).save_pretrained(folder)

@@ -145,7 +145,9 @@ class Lora(Adapter):
             raise CheckpointError(f"the adapter's weights do not fit: {len(odd)} names differ, the first is {odd[0]}")
         set_peft_model_state_dict(network, dict(state), adapter_name=name)
 
-    def save(self, family: DenoiserFamily, network: Network, folder: Path) -> None:
+    def save(
+        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+    ) -> None:
         # without the metadata diffusers takes alpha = rank, and the picture is another one
         metadata = network.peft_config[POLICY].to_dict()
         # PEFT keeps sets, whose order differs between processes; equal weights are to give equal files
@@ -153,7 +155,7 @@ class Lora(Adapter):
         family.pipeline_class.save_lora_weights(
             folder,
             # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too
-            unet_lora_layers=self.state(network),
+            unet_lora_layers=dict(state or self.state(network)),
             unet_lora_adapter_metadata=metadata,
         )
         for file in Path(folder).glob("*.safetensors"):
