@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from diffpref.config import build_recipe
+from diffpref.core.errors import DiffprefError
 from diffpref.training import Trainer
 
 Check = Callable[..., Any]
@@ -67,7 +68,7 @@ def refused(keys: dict[str, Any]) -> str:
     """Train by a recipe that must not begin; return the error."""
     try:
         Trainer(build_recipe(keys)).fit()
-    except ValueError as error:
+    except DiffprefError as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError("it trained")
 

@@ -136,8 +136,9 @@ def test_each_process_holds_its_share_of_every_network_and_of_the_moments(two: d
 
 
 def test_row_09_another_number_of_records_an_update_is_refused_on_every_process(two: dict[str, list[Any]]) -> None:
-    for answer in two["other number"]:
-        assert answer["value"].endswith("training.records_per_update: 8 -> 32")
+    first, second = (answer["value"] for answer in two["other number"])
+    assert first.endswith("training.records_per_update: 8 -> 32")
+    assert second == "DiffprefError: stopped with the first process, which says why"
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
