@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffpref.cli._reporting import tell_progress
+from diffpref.cli._run_summary import print_run_summary
 from diffpref.config import parse_recipe_cli
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.loops.opening import quiet_libraries
     from diffpref.training import Trainer
     from diffpref.training.launch import launched_precision
+    from diffpref.training.log import read_metrics
 
     tell_progress()
     quiet_libraries()
@@ -30,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
     trainer = Trainer(recipe, callbacks=[ValidationPictures(recipe.validation, validation_scorers(recipe))])
     output = trainer.fit()
     if trainer.world.is_main:
-        print(f"trained {trainer.step} updates; the result is in {output / trainer.plan.adapter.folder}")
+        result = f"trained {trainer.step} updates; the result is in {output / trainer.plan.adapter.folder}"
+        print_run_summary(read_metrics(output / "metrics.jsonl"), [result])
     return 0
 
 

@@ -38,7 +38,7 @@ from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_chec
 from diffpref.training.disk import writing
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler, sharding_options
-from diffpref.training.log import MetricsLog
+from diffpref.training.log import MetricsLog, read_metrics
 from diffpref.training.memory import memory_bytes
 from diffpref.training.moving import Moving
 from diffpref.training.optimizer import make_optimizer
@@ -356,5 +356,8 @@ class Trainer:
                 publish_folder(self.output / name, replace=True) as folder,
             ):
                 adapter.save(self.family, self.bare, folder, state)
-        write_model_card(self.output, self.recipe, adapter.folder)
+        metrics, processes = read_metrics(self.log.path), self.world.size
+        write_model_card(
+            self.output, self.recipe, self.plan, data=self.data_digest, metrics=metrics, processes=processes
+        )
         return 0

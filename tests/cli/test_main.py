@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from diffpref.cli import COMMANDS, main
-from diffpref.cli.cite import bibtex
 from diffpref.config import dump_yaml
+from diffpref.core.citation import bibtex
 from diffpref.core.errors import DataError
 
 RECIPE = {

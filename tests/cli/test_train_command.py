@@ -41,7 +41,11 @@ def test_a_run_leaves_a_complete_folder(
     path = recipe_file(validation=prompts, training={"steps": 4, "batch_size": 2, "checkpoint_every": 2})
     assert main(["train", path, "--optim.learning_rate", "1e-3"]) == 0
     output = tmp_path / "run"
-    assert capsys.readouterr().out == f"trained 4 updates; the result is in {output / 'lora'}\n"
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last == f"trained 4 updates; the result is in {output / 'lora'}"
+    assert table[0].split() == ["begin", "end"] and table[1].startswith("loss ")
+    rows = read_metrics(output / "metrics.jsonl")
+    assert table[1].split()[-1] == f"{sum(row['loss'] for row in rows) / 4:.4g}"
     assert sorted(p.name for p in output.iterdir()) == [
         "README.md",
         "checkpoints",
@@ -58,7 +62,7 @@ def test_a_run_leaves_a_complete_folder(
     first, second = (Image.open(p) for p in pictures)
     assert first.size == second.size and min(first.size) > 300 and first.tobytes() != second.tobytes()
     card = (output / "README.md").read_text()
-    assert "pipe.load_lora_weights(" in card and "arXiv:2311.12908" in card
+    assert "pipe.load_lora_weights(" in card and "arxiv.org/abs/2311.12908" in card
     assert not list(output.rglob("*.pt")) and not list(output.rglob("*.bin")) and not list(output.rglob("*.pkl"))
 
 
@@ -233,4 +237,4 @@ def test_half_precision_and_full_training_are_said_in_the_saved_config(recipe_ke
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(keys))
     assert main(["train", str(tmp_path / "r.yaml"), "--training.steps", "1"]) == 0
     saved = load_recipe(tmp_path / "run" / "config.yaml")
-    assert saved == build_recipe(keys, {"training.steps": 1})
+    assert saved == build_recipe(keys, {"training.steps": 1, "training.records_per_update": 2})
