@@ -20,6 +20,7 @@ __all__ = [
     "append_line",
     "publish_folder",
     "read_json",
+    "remove_folder",
     "remove_leftovers",
     "sha256",
     "sync_folder",
@@ -144,6 +145,14 @@ def append_line(path: Path, line: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that it is never seen in part: a kill leaves a leftover, which `remove_leftovers` removes."""
+    leftover = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
+    shutil.rmtree(leftover, ignore_errors=True)
+    _rename(folder, leftover)
+    shutil.rmtree(leftover)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

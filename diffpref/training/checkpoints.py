@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from diffpref.core.errors import CheckpointError, NewerFormatError
-from diffpref.core.files import publish_folder, read_json, remove_leftovers
+from diffpref.core.files import publish_folder, read_json, remove_folder, remove_leftovers
 from diffpref.training.disk import writing
 from diffpref.training.manifest import (
     MANIFEST,
@@ -122,7 +121,8 @@ def save_checkpoint(
     needed = sum(t.numel() * t.element_size() for tensors in parts.values() for t in tensors.values())
     with writing(target, needed, "older checkpoints are intact"), publish_folder(target, replace=True) as temporary:
         _write(temporary, step, parts, counters)
-    _rotate(folder, keep)
+    with writing(target, 0, "it is saved, but older ones could not be removed"):
+        _rotate(folder, keep)
     return target
 
 
@@ -145,7 +145,7 @@ def _rotate(folder: Path, keep: int) -> None:
     good = 0
     for path in reversed(list_checkpoints(folder)):
         if good >= keep:
-            shutil.rmtree(path)
+            remove_folder(path)
         elif _complaint(path) is None:
             good += 1
 

@@ -41,7 +41,11 @@ class RunFolder:
     def __init__(self, accelerator: Accelerator, recipe: Recipe) -> None:
         self.accelerator, self.recipe, self.path = accelerator, recipe, Path(recipe.output)
         self._lock: OutputLock | None = None
-        on_main(accelerator, self._take)
+        self.take()
+
+    def take(self) -> None:
+        """Keep others out, again if it was released; see `OutputLock`."""
+        on_main(self.accelerator, self._take)
 
     def _take(self) -> int:
         self._lock = OutputLock(self.path)

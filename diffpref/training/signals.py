@@ -37,7 +37,7 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._before, self.number = {}, 0
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.number:

@@ -247,6 +247,7 @@ class Trainer:
         self.setup()
         training = self.recipe.training
         try:
+            self.folder.take()
             while self.step < training.steps:
                 started = time.perf_counter()
                 metrics = self.updater(self.step)
@@ -285,7 +286,6 @@ class Trainer:
                 shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "rewards/accuracies") if k in metrics}
                 bar.set_postfix(shown)
                 bar.update()
-        self._signals = None
         return self.output
 
     def _heed(self, signals: StopSignals) -> None:
