@@ -349,15 +349,17 @@ class Trainer:
         """Write weights in diffusers' format, folder by folder."""
         self.log.flush()
         adapter = self.plan.adapter
+        intact = "the checkpoints are intact: make room and run again"
         for name, state in results.items():
             needed = sum(t.numel() * t.element_size() for t in state.values())
             with (
-                writing(self.output / name, needed, "the checkpoints are intact: make room and run again"),
+                writing(self.output / name, needed, intact),
                 publish_folder(self.output / name, replace=True) as folder,
             ):
                 adapter.save(self.family, self.bare, folder, state)
         metrics, processes = read_metrics(self.log.path), self.world.size
-        write_model_card(
-            self.output, self.recipe, self.plan, data=self.data_digest, metrics=metrics, processes=processes
-        )
+        with writing(self.output / "README.md", 10_000, intact):
+            write_model_card(
+                self.output, self.recipe, self.plan, data=self.data_digest, metrics=metrics, processes=processes
+            )
         return 0

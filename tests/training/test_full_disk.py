@@ -211,8 +211,7 @@ def test_row_04_every_write_of_a_real_run_may_find_the_disk_full(trainer: Traine
         try:
             trainer.save_checkpoint()
             trainer.step = 3
-            trainer.save_checkpoint()
-            trainer._write_result()
+            trainer._finish()
         except DiskFullError as error:
             assert str(trainer.output) in str(error) and "bytes are needed" in str(error)
         passed.update(failpoint.passed)
