@@ -20,10 +20,13 @@ class TensorCache:
 
     Args:
         folder: made when the first shard is written. Shards of an interrupted run are used by the next.
+        memory: bytes of the entries read last that stay in memory.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, memory: int = 256 * 2**20) -> None:
+        self.folder, self.memory = Path(folder), memory
+        self._recent: dict[str, dict[str, Tensor]] = {}
+        self._held = 0
         self._names: dict[str, list[str]] = {}
         self._shard_of: dict[str, Path] = {}
         self._open: dict[Path, safe_open] = {}
@@ -36,6 +39,7 @@ class TensorCache:
         except (OSError, SafetensorError) as error:
             raise DataError(f"{shard}: damaged cache shard ({error}); delete its folder to encode it again") from error
         self._open[shard] = reader
+        self._recent, self._held = {}, 0  # what is written again is read again
         entries: dict[str, list[str]] = {}
         for name in reader.keys():  # not a dict
             key, _, part = name.partition("/")
@@ -50,9 +54,16 @@ class TensorCache:
         return len(self._shard_of)
 
     def get(self, key: str) -> dict[str, Tensor]:
-        """Return an entry's tensors by name."""
-        reader = self._open[self._shard_of[key]]
-        return {name: reader.get_tensor(f"{key}/{name}") for name in self._names[key]}
+        """Return an entry's tensors by name. They are shared by all who ask, and not to be changed."""
+        entry = self._recent.pop(key, None)
+        if entry is None:
+            reader = self._open[self._shard_of[key]]
+            entry = {name: reader.get_tensor(f"{key}/{name}") for name in self._names[key]}
+            self._held += _size(entry)
+        self._recent[key] = entry  # now the youngest
+        while self._held > self.memory and len(self._recent) > 1:
+            self._held -= _size(self._recent.pop(next(iter(self._recent))))
+        return entry
 
     def add(self, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write entries as one new shard."""
@@ -63,3 +74,7 @@ class TensorCache:
         with publish_folder(target, replace=True) as folder:
             save_file(flat, folder / "tensors.safetensors")
         self._index(target / "tensors.safetensors")
+
+
+def _size(entry: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in entry.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import xxhash
 from torch import Tensor
 
 __all__ = ["digest"]
@@ -17,6 +16,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     Tensors that are sharded over processes are gathered first, so that the answer does not depend on their number;
     every process must then ask.
     """
+    import xxhash  # not needed by those who only run networks
+
     found = xxhash.xxh3_128()
     for name in sorted(tensors):
         tensor = tensors[name].detach()

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffpref import objectives
 from diffpref.core.randomness import Random
-from diffpref.training.forward import run_forward
+from diffpref.models.families.sdxl import StableDiffusionXL
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -35,7 +35,7 @@ def modules() -> Iterator[SimpleNamespace]:
     """The benchmarks as modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        yield SimpleNamespace(**{name: load(name) for name in ("sdxl_step", "gpu_sdxl", "step")})
+        yield SimpleNamespace(**{name: load(name) for name in ("sdxl_step", "gpu_sdxl", "step_time", "overhead")})
 
 
 def load(name: str) -> ModuleType:
@@ -141,31 +141,33 @@ def test_a_setting_that_does_not_fit_gives_a_row_and_leaves_nothing_to_the_next(
     assert all(p.grad is None for p in step.trained)
 
 
-def test_the_example_step_computes_what_our_trainer_does(modules: SimpleNamespace, tmp_path: Path) -> None:
-    bench = modules.step
-    path = bench.write_model(tmp_path / "model")
-    pixels, prompts = bench.write_pairs(tmp_path / "pairs", 4, 64)
-    example = bench.Example(bench.load_family("sdxl", path), pixels, prompts, 2)
-    trainer = bench.make_trainer(tmp_path, path, 2, 1)
-    trainer.setup()
-    perturb(trainer.family.network)
-    perturb(example.unet)
-    items = [(1, 0), (2, 0)]
-    batch = trainer.batches.batch(items)
-    updater = trainer.updater
-    rows = updater.plan.method.prepare(batch, updater.context)
-    forward = run_forward(updater.plan, updater.likelihood, batch, updater.context)
-    _, embeds, pooled = example.encode(torch.tensor([index for index, _ in items]))
-    latents = torch.cat([batch.media["chosen"], batch.media["rejected"]])
-    loss = example.loss(latents, embeds, pooled, rows.inputs["target"], rows.inputs["timesteps"])
-    assert abs(loss.item() - 0.6931) > 1e-3
-    assert loss.item() == pytest.approx((forward.sums / forward.weights).item(), rel=1e-3)
+def test_the_steps_are_compared_turn_by_turn_and_agree(modules: SimpleNamespace, tmp_path: Path) -> None:
+    bench = modules.step_time
+    StableDiffusionXL.tiny().pipeline().save_pretrained(tmp_path / "model")
+    found = bench.compare(tmp_path, str(tmp_path / "model"), batch_size=2, repeats=3, warmup=4)
+    names = ["published", "published, second copy", "published, cached"]
+    assert list(found["milliseconds"]) == [*names, "diffpref", "diffpref, bank", "diffpref, filling"]
+    assert {len(own) for own in found["milliseconds"].values()} == {3}
+    assert max(found["losses_differ"].values()) < 1e-5
+    assert found["bytes_of_weights"]["diffpref"] < found["bytes_of_weights"]["published"]
+    assert "| diffpref, bank |" in bench.show(found) and "paid for itself after" in bench.show(found)
 
 
-def test_the_steps_are_compared_turn_by_turn(modules: SimpleNamespace, tmp_path: Path) -> None:
-    times = modules.step.compare(tmp_path, None, batch_size=1, repeats=2, warmup=0)
-    assert {name: len(own) for name, own in times.items()} == {"example": 2, "example, cached": 2, "diffpref": 2}
-    assert "| example |" in modules.step.show(times)
+def test_the_models_parts_stand_in_sdxls_proportions(modules: SimpleNamespace) -> None:
+    shares = modules.step_time.proportions(modules.step_time.proportioned(), 64)
+    assert shares["image"] == pytest.approx(0.7, abs=0.05) and shares["caption"] == pytest.approx(0.02, abs=0.005)
+
+
+def test_the_parts_of_a_step_add_up(modules: SimpleNamespace, tmp_path: Path) -> None:
+    bench = modules.overhead
+    StableDiffusionXL.tiny().pipeline().save_pretrained(tmp_path / "model")
+    modules.step_time.write_pairs(tmp_path / "pairs", 8, 64)
+    parts = bench.measure(tmp_path, str(tmp_path / "model"), pairs=2, repeats=2, bank=True)
+    assert {*bench.DENOISER, *bench.WEIGHTS, "bank", "batch from the cache", "rest"} - parts.keys() == {
+        "forward of the reference"  # read from the bank
+    }
+    assert all(value >= 0 for value in parts.values()) and 0 < bench.share(parts) < 1
+    assert "**host overhead**" in bench.show({"bank": parts})
 
 
 @pytest.mark.gpu

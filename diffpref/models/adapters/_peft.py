@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from safetensors import SafetensorError
 from torch import nn
@@ -21,6 +22,10 @@ __all__ = ["is_lora", "layers", "load_lora", "named_parameters", "select_lora", 
 
 # what diffusers and PEFT raise on files that they cannot use
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
+
+_LAYERS: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
+"""Walking through a denoiser costs a millisecond, and a role's gate is entered twice a step."""
 
 
 def is_lora(path: str) -> bool:
@@ -84,6 +89,7 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         yield
+    _LAYERS.pop(network, None)
     for layer in layers(network):
         for active, disabled in in_force:  # none where this is the network's first
             layer._active_adapter, layer._disable_adapters = active, disabled
@@ -107,10 +113,12 @@ def select_lora(network: Network, name: str) -> Iterator[None]:
 
 
 def layers(network: Network) -> list[Any]:
-    """Return the layers of a network that hold adapters."""
+    """Return the layers of a network that hold adapters; looked for once, and again after one was added."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    if network not in _LAYERS:
+        _LAYERS[network] = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    return _LAYERS[network]
 
 
 def named_parameters(network: Network, name: str) -> dict[str, nn.Parameter]:
