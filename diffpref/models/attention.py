@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -34,6 +35,8 @@ def set_attention(network: Network, backend: str) -> str:
             return "xformers"
         except (ImportError, ModuleNotFoundError, ValueError, NotImplementedError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            if importlib.util.find_spec("xformers") is None:
+                reason = "not installed; pip install 'diffpref[xformers]'"
             logger.warning("attention: xformers is not usable here (%s); using native", reason)
     network.set_attn_processor(AttnProcessor2_0())
     return "native"
