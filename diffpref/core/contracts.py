@@ -44,7 +44,7 @@ __all__ = [
     "World",
 ]
 
-Tensors: TypeAlias = "Mapping[str, Tensor]"
+Tensors: TypeAlias = Mapping[str, "Tensor"]
 Media: TypeAlias = Any
 """A PIL image, a uint8 (H, W, 3) array, a float (3, H, W) tensor in [0, 1]; a video (F, H, W, 3); audio with a rate."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from diffpref.cli import main
+from diffpref.cli.registries import REGISTRIES, registry
 from diffpref.config import build_recipe, parse_yaml
 from diffpref.shapes.grammar import captions
 
@@ -67,6 +68,20 @@ def test_the_links_of_a_page_lead_to_files(page: str) -> None:
 
 
 @pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget afterwards what a page has registered."""
+    found = [registry(kind) for kind in REGISTRIES]
+    for one in found:
+        one.names()  # what is there by itself stays
+    kept = [(one, [dict(table) for table in (one._things, one._aliases, one._origins)]) for one in found]
+    yield
+    for one, tables in kept:
+        for table, before in zip((one._things, one._aliases, one._origins), tables, strict=True):
+            table.clear()
+            table.update(before)
+
+
+@pytest.fixture
 def folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored_store: Path, recipe_keys: Callable[..., dict[str, Any]]
 ) -> Path:
@@ -79,14 +94,14 @@ def folder(
 
 
 @pytest.mark.parametrize("page", [name for name, path in PAGES.items() if "```" in path.read_text(encoding="utf-8")])
-def test_a_page_runs(page: str, folder: Path, recipe_keys: Callable[..., dict[str, Any]]) -> None:
+def test_a_page_runs(page: str, folder: Path, registries: None, recipe_keys: Callable[..., dict[str, Any]]) -> None:
     text = PAGES[page].read_text(encoding="utf-8")
     if "runs/sdxl" in text:
         assert main(["train", "recipe.yaml"]) == 0
     names: dict[str, Any] = {"__name__": "page"}
     for kind, block in blocks(text):
         if kind == "python":
-            exec(compile(block, page, "exec"), names)
+            exec(compile(block, page, "exec", dont_inherit=True), names)
         elif kind == "yaml":
             build_recipe(recipe_keys(), parse_yaml(block, where=page))
         elif kind == "bash":

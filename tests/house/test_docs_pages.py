@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from diffpref.cli import COMMANDS
-from diffpref.cli.registries import REGISTRIES, registry
+from diffpref.cli.registries import REGISTRIES, description, registry
 from diffpref.config import Recipe
 from diffpref.config.problems import dotted_names
 
@@ -84,6 +84,14 @@ def test_names_recipe_and_commands_are_complete(pages: dict[str, str]) -> None:
     assert sorted(headed) == sorted(name for kind in REGISTRIES for name in registry(kind))
     assert re.findall(r"^   \* - ``([\w.]+)``$", pages["recipe.rst"], re.MULTILINE) == list(dotted_names(Recipe))
     assert [f"``diffpref {name}``\n" in pages["commands.rst"] for name in COMMANDS] == [True] * len(COMMANDS)
+
+
+def test_the_paper_index_is_what_the_registries_say() -> None:
+    papers = load("papers")
+    assert papers.PAGE.read_text(encoding="utf-8") == papers.paper_index(), "stale; run: python docs/papers.py"
+    sources = [description(registry(kind).get(name))["source"] for kind in papers.KINDS for name in registry(kind)]
+    numbers = {number for source in sources for number in re.findall(r"arXiv:(\d{4}\.\d{4,5})", source)}
+    assert numbers == set(re.findall(r"^## .*\[arXiv:([\d.]+)\]", papers.paper_index(), re.MULTILINE))
 
 
 @pytest.mark.slow
