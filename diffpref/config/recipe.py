@@ -78,6 +78,8 @@ class Recipe(Section):
             raise ValueError("validation.prompts: must be given when validation.every is > 0, got an empty list")
         if self.validation.ema and self.training.ema.decay is None:
             raise ValueError("validation.ema: is true, but training.ema.decay is not given, so there is no average")
+        if self.guards.winner_error == "roll_back" and not self.training.checkpoint_every:
+            raise ValueError("guards.winner_error: roll_back needs training.checkpoint_every > 0, got 0")
         return self
 
 

@@ -180,6 +180,17 @@ class Guards(Section):
         default="raise", description="when a loss or gradient is NaN or infinite: stop, or leave the update out"
     )
     max_skips: PositiveInt = Field(default=3, description="updates in a row that may be left out; one more stops")
+    winner_error: Literal["off", "warn", "stop", "roll_back"] = Field(
+        default="warn",
+        description="when chosen samples are unlearnt: say so, end the run, or end it with the last checkpoint before",
+    )
+    winner_epsilon: NonNegative = Field(
+        default=0.05, description="how much worse than the reference is too much, as a share of the reference's error"
+    )
+    winner_window: PositiveInt = Field(
+        default=50, description="updates over which the chosen error is averaged, and between two looks at it"
+    )
+    winner_patience: PositiveInt = Field(default=3, description="looks in a row that must find too much")
 
 
 class Validation(Section):

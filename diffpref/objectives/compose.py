@@ -114,17 +114,23 @@ class Composition:
             results.append((term.coefficient, term.spec.name, value))
         return results
 
-    def metrics(self, tensors: Tensors) -> dict[str, Tensor]:
-        """Return `reward_metrics` with the beta of the first term that compares a pair by it; else nothing."""
+    @property
+    def pair_beta(self) -> float | None:
+        """The beta of the first term that compares a pair by its log-ratios; None where there is none."""
         for term in self.terms:
             beta = getattr(term.options, "beta", None)
             if beta is not None and {"chosen_log_ratio", "rejected_log_ratio"} <= set(term.spec.tensors):
-                return reward_metrics(
-                    chosen_log_ratio=tensors["chosen_log_ratio"],
-                    rejected_log_ratio=tensors["rejected_log_ratio"],
-                    beta=beta,
-                )
-        return {}
+                return float(beta)
+        return None
+
+    def metrics(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return `reward_metrics` with `pair_beta`; without one nothing."""
+        beta = self.pair_beta
+        if beta is None:
+            return {}
+        return reward_metrics(
+            chosen_log_ratio=tensors["chosen_log_ratio"], rejected_log_ratio=tensors["rejected_log_ratio"], beta=beta
+        )
 
 
 def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "denoising") -> Composition:

@@ -98,7 +98,12 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], counters: Mapping[str, Any], keep: int
+    folder: Path,
+    step: int,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    counters: Mapping[str, Any],
+    keep: int,
+    spare: int | None = None,
 ) -> Path:
     """Publish the state after ``step`` updates; only then remove those older than the newest ``keep`` good ones.
 
@@ -110,6 +115,7 @@ def save_checkpoint(
         parts: part -> tensors by name; each part becomes a file ``<part>.safetensors``.
         counters: JSON-ready values.
         keep: good checkpoints that stay.
+        spare: step of a further one that stays, however old.
 
     Raises:
         DiskFullError: there is no room; the older checkpoints are as they were.
@@ -122,7 +128,7 @@ def save_checkpoint(
     with writing(target, needed, "older checkpoints are intact"), publish_folder(target, replace=True) as temporary:
         _write(temporary, step, parts, counters)
     with writing(target, 0, "it is saved, but older ones could not be removed"):
-        _rotate(folder, keep)
+        _rotate(folder, keep, spare)
     return target
 
 
@@ -140,12 +146,13 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: {"dtype": DTYPES[t.dtype], "shape": list(t.shape)} for name, t in sorted(tensors.items())}
 
 
-def _rotate(folder: Path, keep: int) -> None:
+def _rotate(folder: Path, keep: int, spare: int | None = None) -> None:
     """Remove what is older than the newest ``keep`` good checkpoints; bad ones among these are kept to be looked at."""
     good = 0
     for path in reversed(list_checkpoints(folder)):
         if good >= keep:
-            remove_folder(path)
+            if int(path.name[5:]) != spare:
+                remove_folder(path)
         elif _complaint(path) is None:
             good += 1
 

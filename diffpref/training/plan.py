@@ -139,6 +139,8 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterat
     asked = composition.roles | {role for role, spec in method.roles.items() if spec.in_prepare}
     for role in sorted(recipe.roles.keys() - asked):
         yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
+    if recipe.guards.winner_error in ("stop", "roll_back") and "reference" not in composition.roles:
+        yield f"guards.winner_error: {recipe.guards.winner_error} needs a reference, which the objective does not ask"
     provided = DenoisingLikelihood.provides
     model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
     if lacking := [str(n) for n in model_names if n.unit or n.quantity not in provided]:

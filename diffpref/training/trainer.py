@@ -31,6 +31,7 @@ from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import PlacedRole, place_roles, view_roles
 from diffpref.models.sharding import gather_tensors, is_sharded, shard_network
+from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
 from diffpref.training.card import write_model_card
@@ -45,6 +46,7 @@ from diffpref.training.optimizer import make_optimizer
 from diffpref.training.output import RunFolder
 from diffpref.training.plan import make_plan
 from diffpref.training.resume import refuse_other_data, settings_of, with_records_per_update
+from diffpref.training.rollback import healthy_checkpoint
 from diffpref.training.run_state import collect_state, restore_state
 from diffpref.training.signals import StopSignals
 from diffpref.training.together import any_process, on_main
@@ -195,6 +197,12 @@ class Trainer:
             state={name: tensor.to(self.device) for name, tensor in self.plan.composition.initial_state().items()},
             guard=NonFiniteGuard(recipe.guards, self.output if self.world.is_main else None),
         )
+        self.alarms = Alarms(recipe, self.plan, self.family.schedule, self._num_elements)
+
+    def _num_elements(self) -> int:
+        """Count the elements of a latent."""
+        media = self.batches.batch([(0, 0)]).media
+        return next(iter(media.values()))[0].numel()
 
     def _bank_roles(self, likelihood: Likelihood) -> dict[str, BankedRole]:
         """Put the roles that the recipe names behind their banks."""
@@ -229,6 +237,7 @@ class Trainer:
 
     def _resume(self, found: Checkpoint) -> None:
         restore_state(found, self.updater, self.moving, self.plan.adapter, self.bare)
+        self.alarms.load_state(found.counters.get("alarms", {}))
         self._tell_round()
         self.step = found.step
         if self.world.is_main:
@@ -248,7 +257,7 @@ class Trainer:
         training = self.recipe.training
         try:
             self.folder.take()
-            while self.step < training.steps:
+            while self.step < training.steps and not self.alarms.winner.ended:
                 started = time.perf_counter()
                 metrics = self.updater(self.step)
                 self.step += 1
@@ -257,9 +266,11 @@ class Trainer:
                 seconds = time.perf_counter() - started
                 metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
                 metrics["perf/memory_bytes"] = memory_bytes(self.device)
+                metrics.update(self.alarms(self.step, metrics))
                 for callback in self.callbacks:
                     metrics.update(callback.on_step(self, self.step, metrics) or {})
-                if self.world.is_main and (self.step % training.log_every == 0 or self.step == training.steps):
+                due = self.step % training.log_every == 0 or self.step == training.steps
+                if self.world.is_main and (due or "guards/winner_alarm" in metrics):
                     self.log.write(metrics)
                     self.trackers.log(metrics)
                 if training.checkpoint_every and self.step % training.checkpoint_every == 0:
@@ -319,12 +330,13 @@ class Trainer:
         parts, counters = collect_state(
             self.updater, self.moving, self.plan.adapter, self.bare, keep=self.world.is_main
         )
-        counters |= {"settings": settings_of(self.recipe), "data": self.data_digest}
+        self.alarms.winner.note_checkpoint(self.step)
+        counters |= {"settings": settings_of(self.recipe), "data": self.data_digest, "alarms": self.alarms.state()}
 
         def save() -> int:
             training = self.recipe.training
             try:
-                save_checkpoint(self.output, self.step, parts, counters, training.keep)
+                save_checkpoint(self.output, self.step, parts, counters, training.keep, self.alarms.winner.spare)
             except DiskFullError as error:
                 if must or training.on_full_disk == "raise":
                     raise
@@ -335,6 +347,10 @@ class Trainer:
 
     def _finish(self) -> None:
         self.save_checkpoint()
+        if self.alarms.winner.ended and self.recipe.guards.winner_error == "roll_back":
+            found = healthy_checkpoint(self.output, self.accelerator)
+            if found is not None:
+                self._resume(found)
         adapter, average = self.plan.adapter, self.moving.average
         results = {adapter.folder: adapter.state(self.bare)}
         if average is not None:
