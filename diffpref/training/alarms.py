@@ -18,7 +18,7 @@ __all__ = ["FIRST_UPDATES", "SATURATED", "TINY", "Alarms", "LogitCheck", "Winner
 logger = logging.getLogger(__name__)
 
 FIRST_UPDATES = 20
-TINY, SATURATED = 1e-5, 20.0
+TINY, SATURATED = 1e-4, 20.0
 """Mean magnitudes of a logit that a sensible run stays between in its first updates; sigmoid(20) is 1 - 2e-9."""
 
 
