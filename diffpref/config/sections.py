@@ -41,7 +41,19 @@ class Model(Section):
         default=False,
         description="recompute activations of every block (true) or every second: less memory, up to a third slower",
     )
+    compile: Literal[False, "regional", "full"] = Field(
+        default=False,
+        description="torch.compile of each block (regional: soon ready, goes with FSDP2) or of the whole (full)",
+    )
+    compile_backend: Text = Field(default="inductor", description="backend of torch.compile")
     allow_pickle: bool = Field(default=False, description="load weights that exist only as pickle, which can run code")
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _no_true(cls, value: Any) -> Any:
+        if value is False or value in ("regional", "full"):
+            return value
+        raise ValueError(f"must be false, regional or full, got {value!r}")
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod

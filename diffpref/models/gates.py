@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -39,6 +40,6 @@ def recompute(module: nn.Module, *args: Any) -> Any:
     To be given to diffusers: ``network.enable_gradient_checkpointing(recompute)``.
     """
     gate = _entered.get()
-    if gate is nullcontext:
+    if gate is nullcontext or torch.compiler.is_compiling():  # a compiled block has the weights of its call built in
         return checkpoint(module.__call__, *args, use_reentrant=False)
     return checkpoint(module.__call__, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), enter(gate)))

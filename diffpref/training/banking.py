@@ -89,6 +89,7 @@ def answering(
             torch.backends.cudnn.benchmark,
             torch.are_deterministic_algorithms_enabled(),
         ],
+        "compiled": recipe.model.compile and [recipe.model.compile, recipe.model.compile_backend],
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
     }

@@ -99,14 +99,21 @@ def _asked(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true", "yes")
 
 
-def sharding_options(accelerator: Accelerator) -> dict[str, Any] | None:
+def sharding_options(accelerator: Accelerator, recipe: Recipe) -> dict[str, Any] | None:
     """Return how weights are sharded (options of ``fully_shard``), or None where every process holds all of them.
 
     accelerate's settings are kept, but for the units: those are the family's blocks. On CPU accelerate knows no FSDP,
     so that there its launcher's environment decides.
+
+    Raises:
+        ConfigError: the recipe asks for something that does not go with sharding.
     """
     if not (accelerator.use_distributed and _asked("ACCELERATE_USE_FSDP")):
         return None
+    if recipe.model.compile == "full":
+        raise ConfigError("model.compile: full does not go with FSDP2, which gathers block by block; use regional")
+    if recipe.optim.kind == "adamw8bit":
+        raise ConfigError("optim.kind: adamw8bit does not go with FSDP2, whose moments are sharded; use adamw")
     plugin = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else FullyShardedDataParallelPlugin()
     if plugin.auto_wrap_policy is not None:
         logger.warning("fsdp_auto_wrap_policy: not used; the model family names the units to shard")

@@ -75,6 +75,8 @@ DECIDES_THE_NUMBERS = frozenset(
         "model.attention",
         "model.precision",
         "model.gradient_checkpointing",
+        "model.compile",
+        "model.compile_backend",
         "model.allow_pickle",
         "adapter.kind",
         "adapter.rank",

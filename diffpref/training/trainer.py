@@ -27,10 +27,11 @@ from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
 from diffpref.models.adapters import Held
 from diffpref.models.attention import set_attention
+from diffpref.models.compiling import compile_network
 from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import PlacedRole, place_roles, view_roles
-from diffpref.models.sharding import gather_tensors, is_sharded, shard_network
+from diffpref.models.sharding import gather_tensors, shard_network
 from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
@@ -119,6 +120,7 @@ class Trainer:
         self.device = self.accelerator.device
         self.world = World(self.accelerator.num_processes, self.accelerator.process_index)
         self.recipe = with_records_per_update(self.recipe, self.world.size)
+        self.sharding = sharding_options(self.accelerator, self.recipe)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
 
     def _load_data(self, found: Checkpoint | None) -> None:
@@ -223,17 +225,25 @@ class Trainer:
         return banked
 
     def _spread(self, placed: Mapping[str, PlacedRole]) -> Any:
-        """Spread every network of the run over the processes; return the policy's as a step asks it."""
-        if (options := sharding_options(self.accelerator)) is None:
-            return self.accelerator.prepare(self.bare)
-        for network in {id(held): held for held in (self.bare, *(r.held.network for r in placed.values()))}.values():
-            shard_network(network, self.family.blocks(network), options)
-        return self.bare
+        """Compile every network of the run, and spread it over the processes; return the policy's as a step asks it.
+
+        Raises:
+            ConfigError: there is no such backend to compile with.
+        """
+        model = self.recipe.model
+        networks = {id(held): held for held in (self.bare, *(role.held.network for role in placed.values()))}
+        for network in networks.values():  # all alike, so that policy and reference are equal to the bit at the start
+            blocks = self.family.blocks(network)
+            if model.compile:
+                compile_network(network, blocks, model.compile, model.compile_backend)
+            if self.sharding is not None:
+                shard_network(network, blocks, self.sharding)
+        return self.accelerator.prepare(self.bare) if self.sharding is None else self.bare
 
     @property
     def sharded(self) -> bool:
         """Whether every process must take part when a network is asked."""
-        return is_sharded(self.bare)
+        return self.sharding is not None
 
     def _resume(self, found: Checkpoint) -> None:
         restore_state(found, self.updater, self.moving, self.plan.adapter, self.bare)

@@ -35,12 +35,24 @@ def run_together(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list
     return run
 
 
-@pytest.fixture
-def toy_objectives() -> Iterator[None]:
-    """Register the objectives of ``toy_objectives.py`` for the duration of a test."""
-    spec = importlib.util.spec_from_file_location("toy_objectives", Path(__file__).with_name("toy_objectives.py"))
+def _load(name: str) -> Any:
+    """Import a file beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with module.registered():
+    return module
+
+
+@pytest.fixture(scope="session")
+def checks() -> dict[str, Callable[..., Any]]:
+    """The checks of ``distributed_checks.py`` by name, to be called in this process."""
+    found: dict[str, Callable[..., Any]] = _load("distributed_checks").CHECKS
+    return found
+
+
+@pytest.fixture
+def toy_objectives() -> Iterator[None]:
+    """Register the objectives of ``toy_objectives.py`` for the duration of a test."""
+    with _load("toy_objectives").registered():
         yield

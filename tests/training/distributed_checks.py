@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from diffpref.config import build_recipe
 from diffpref.core.errors import DiffprefError
+from diffpref.models import registry as families
+from diffpref.models.sharding import gather_tensors
 from diffpref.training import Trainer
 
 Check = Callable[..., Any]
@@ -37,22 +40,19 @@ def check(function: Check) -> Check:
 
 
 @check
-def train(keys: dict[str, Any], steps: int | None = None) -> list[dict[str, float]]:
-    """Train by a recipe to its end, or for so many more updates without one; return the metrics."""
+def train(keys: dict[str, Any], steps: int | None = None) -> dict[str, float]:
+    """Train by a recipe to its end, or for so many more updates without one.
+
+    Return which share of policy, reference and moments lies in this process, by their number of elements.
+    """
     trainer = Trainer(build_recipe(keys))
     if steps is None:
         trainer.fit()
-        return []
-    updates = trainer.steps()
-    return [next(updates) for _ in range(steps)]
-
-
-@check
-def shares(keys: dict[str, Any]) -> dict[str, float]:
-    """Return which share of policy, reference and moments lies in this process, by their number of elements."""
-    trainer = Trainer(build_recipe(keys))
-    trainer.setup()
-    assert trainer.sharded
+    else:
+        updates = trainer.steps()
+        for _ in range(steps):
+            next(updates)
+        updates.close()
     moments = [t for state in trainer.updater.optimizer.state.values() for t in state.values() if t.ndim]
     reference: Any = trainer.roles["reference"]
     parts = {"policy": trainer.bare.parameters(), "reference": reference.network.parameters(), "moments": moments}
@@ -60,7 +60,39 @@ def shares(keys: dict[str, Any]) -> dict[str, float]:
 
 
 def _share(tensors: list[Any]) -> float:
-    return sum(tensor.to_local().numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+    here = sum(getattr(tensor, "to_local", lambda same=tensor: same)().numel() for tensor in tensors)
+    return here / sum(tensor.numel() for tensor in tensors)
+
+
+@check
+def first_gradient(keys: dict[str, Any], save: str, only_middle: bool = False) -> dict[str, float]:
+    """Do the first update; return its metrics and write its gradient, gathered, into a file.
+
+    Args:
+        keys: of a recipe that clips nothing.
+        save: path of the safetensors file.
+        only_middle: take the middle block alone for the blocks of the network: it compiles in seconds.
+    """
+    trainer = Trainer(build_recipe(keys))
+    if only_middle:
+        family: Any = families.get(keys["model"]["family"])
+        every, family.blocks = family.blocks, staticmethod(lambda network: [network.mid_block])
+    try:
+        trainer.prepare()
+    finally:
+        if only_middle:
+            family.blocks = staticmethod(every)
+    named, found = dict(trainer.bare.named_parameters()), {}
+
+    def note(*_: Any) -> None:
+        found.update({name: p.grad for name, p in named.items() if p.grad is not None})
+
+    trainer.updater.optimizer.register_step_pre_hook(note)
+    metrics = trainer.updater(0)
+    whole = gather_tensors(found)
+    if trainer.world.is_main:
+        save_file({name: tensor.contiguous() for name, tensor in whole.items()}, save)
+    return metrics
 
 
 @check
