@@ -17,7 +17,7 @@ import yaml
 
 from diffpref.cli import main
 from diffpref.cli.registries import REGISTRIES, registry
-from diffpref.config import build_recipe, parse_yaml
+from diffpref.config import load_recipe, parse_yaml, save_recipe
 from diffpref.shapes.grammar import captions
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,8 @@ def registries() -> Iterator[None]:
     """Forget afterwards what a page has registered."""
     found = [registry(kind) for kind in REGISTRIES]
     for one in found:
-        one.names()  # what is there by itself stays
+        for name in one.names():
+            one.get(name)  # what is there by itself stays
     kept = [(one, [dict(table) for table in (one._things, one._aliases, one._origins)]) for one in found]
     yield
     for one, tables in kept:
@@ -89,7 +90,7 @@ def folder(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(scored_store, tmp_path / "data" / "pairs")
     (tmp_path / "prompts.txt").write_text("".join(f"{text}\n" for text in captions("seen")[:4]), encoding="utf-8")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_keys(output="runs/sdxl", training__steps=2)))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_keys(output="runs/mine", training__steps=2)))
     return tmp_path
 
 
@@ -97,14 +98,15 @@ def folder(
 def test_a_page_runs(page: str, folder: Path, registries: None, recipe_keys: Callable[..., dict[str, Any]]) -> None:
     text = PAGES[page].read_text(encoding="utf-8")
     if "runs/sdxl" in text:
-        assert main(["train", "recipe.yaml"]) == 0
+        assert main(["train", "recipe.yaml", "--output", "runs/sdxl"]) == 0
     names: dict[str, Any] = {"__name__": "page"}
     for kind, block in blocks(text):
         if kind == "python":
             exec(compile(block, page, "exec", dont_inherit=True), names)
         elif kind == "yaml":
-            build_recipe(recipe_keys(), parse_yaml(block, where=page))
+            save_recipe(load_recipe("recipe.yaml", parse_yaml(block, where=page)), "recipe.yaml")
         elif kind == "bash":
             for line in lines(block):
                 small = next(flags for start, flags in SMALL.items() if line.startswith(start))
-                assert main(shlex.split(f"{line} {small}")[1:]) == 0, line
+                words = [*shlex.split(line, comments=True), *small.split()]
+                assert main(words[1:]) == 0, line

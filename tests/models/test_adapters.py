@@ -135,7 +135,7 @@ def test_checkpointing_gives_the_same_gradients(kind: str, level: bool | str) ->
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_level_of_checkpointing_says_which_blocks_run_again() -> None:
+def test_a_level_of_checkpointing_says_which_blocks_run_again_and_what_is_kept() -> None:
     family = MAKERS["sdxl"]()
     blocks = family.blocks(family.network)  # two down, one in the middle, two up
     ran: dict[int, int] = {}
@@ -143,11 +143,22 @@ def test_a_level_of_checkpointing_says_which_blocks_run_again() -> None:
         # counted on entering: the second time a forward stops as soon as it has what the gradient needs
         block.resnets[-1].register_forward_pre_hook(lambda *_, n=number: ran.update({n: ran.get(n, 0) + 1}))
     roles = build_roles({}, family, family.network.requires_grad_(True), adapter("full"))
-    for level, expected in ((False, [1, 1, 1, 1, 1]), (True, [2] * 5), ("every_second", [2, 1, 2, 1, 2])):
+    kept = []  # numbers that the forward leaves for the backward
+    for level, expected in ((True, [2] * 5), ("every_second", [2, 1, 2, 1, 2]), (False, [1, 1, 1, 1, 1])):
         set_checkpointing(family, family.network, level)
         ran.clear()
-        roles["policy"](pairs(family), grad=True)["prediction"].sum().backward()
+        held: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            total = roles["policy"](pairs(family), grad=True)["prediction"].sum()
+        kept.append(sum(held.values()))
+        total.backward()
         assert [ran[number] for number in range(5)] == expected, level
+    assert kept[0] < 0.75 * kept[1] < 0.75 * 0.95 * kept[2]
 
 
 def test_the_reference_stays_where_training_began(family: DenoiserFamily) -> None:
