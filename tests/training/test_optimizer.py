@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_a_resumed_run_is_bit_identical(recipe_keys: Keys, tmp_path: Path, optim
     straight, resumed = stopped_and_resumed(recipe_keys, tmp_path, **optim)
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_the_benchmark_of_the_optimisers_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(__file__).parents[2] / "benchmarks" / "optimizer_step.py"
+    monkeypatch.setattr(sys, "argv", [str(file), "--repeats", "2"])
+    runpy.run_path(str(file), run_name="__main__")
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["| step", "| ---", "| plain", "| fused", *(["| 8 bits"] if HAS_BNB else [])]
+    state = {row[0]: float(row[3].rstrip(" |")) for row in rows[2:]}
+    assert state["| plain"] == state["| fused"] == pytest.approx(8, abs=0.1)  # two moments in float32
+    assert not HAS_BNB or state["| 8 bits"] < 2.5
