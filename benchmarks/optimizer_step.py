@@ -2,7 +2,7 @@
 
     python benchmarks/optimizer_step.py [--repeats 30] [--full]
 
-The weights are those of the tiny SDXL of the tests: its LoRA, or with --full all of it. The three take turns in one run;
+The weights are those of the tiny SDXL of the tests: its LoRA, or with --full all of it. The three take turns in a run;
 the ratio of each turn is taken to the plain step of the same turn.
 """
 
