@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "score images with a reward",
     "cache": "encode images and captions once, for training",
     "evaluate": "compare an aligned model with its base",
+    "explain": "do one logged update again and show what it was made of",
     "export": "the result of a run for ComfyUI, for kohya's scripts, or as a whole pipeline",
     "list": "objectives, methods, families, rewards, adapters, recipes",
     "validate": "check a recipe fully, without running it",

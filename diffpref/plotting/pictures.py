@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["PictureRow", "as_uint8", "caption_font", "picture_grid", "resize"]
+__all__ = ["PictureRow", "as_uint8", "caption_font", "picture_grid", "resize", "sized_font"]
 
 GAP, MARGIN, TILE = 8, 22, 176  # pixels; a picture smaller than TILE is enlarged by a whole number
 CAPTION_SIZE, MARK_SIZE = 16, 13
@@ -58,7 +58,8 @@ def resize(image: Any, side: int) -> Image:
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _font(size: int) -> FreeTypeFont:
+def sized_font(size: int) -> FreeTypeFont:
+    """Return the font of all pictures, in pixels."""
     import matplotlib
     from PIL import ImageFont
 
@@ -67,7 +68,7 @@ def _font(size: int) -> FreeTypeFont:
 
 def caption_font() -> FreeTypeFont:
     """Return the font of captions."""
-    return _font(CAPTION_SIZE)
+    return sized_font(CAPTION_SIZE)
 
 
 def _mark(draw: ImageDraw, x: int, y: int, mark: tuple[int, int], colour: str) -> None:
@@ -78,7 +79,7 @@ def _mark(draw: ImageDraw, x: int, y: int, mark: tuple[int, int], colour: str) -
             box = (x + 13 * i, y + 3, x + 13 * i + 9, y + 12)
             draw.ellipse(box, fill=colour if i < right else None, outline=colour if i < right else GREY)
         x += 13 * total + 4
-    draw.text((x, y), f"{right}/{total}", fill=INK, font=_font(MARK_SIZE))
+    draw.text((x, y), f"{right}/{total}", fill=INK, font=sized_font(MARK_SIZE))
 
 
 def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int = 3, tile: int = TILE) -> Image:
@@ -102,7 +103,7 @@ def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int =
         raise DataError(f"a grid needs pictures of one size, got {sorted(sizes)}")
     width, height = sizes.pop()
     columns = min(columns, len(pairs))
-    font, mark_font = caption_font(), _font(MARK_SIZE)
+    font, mark_font = caption_font(), sized_font(MARK_SIZE)
     characters = max(8, int((2 * width + GAP) / (0.56 * CAPTION_SIZE)))  # mean advance of the font, measured
     captions = [textwrap.wrap(pair.caption, characters, max_lines=3, placeholder=" ...") or [""] for pair in pairs]
     line = CAPTION_SIZE + 5

@@ -38,6 +38,7 @@ from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_
 from diffpref.training.card import write_model_card
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
 from diffpref.training.disk import writing
+from diffpref.training.forward import Watcher
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler, sharding_options
 from diffpref.training.log import MetricsLog, read_metrics
@@ -106,10 +107,16 @@ class Trainer:
             raise
         self._ready = True
 
-    def prepare(self) -> None:
-        """Read the data, encode them and load the denoiser, without a run: no checkpoint is read."""
+    def prepare(self, found: Checkpoint | None = None) -> None:
+        """Read the data, encode them and load the denoiser, without a run: no lock, no log, no checkpoint looked for.
+
+        Args:
+            found: a checkpoint whose state to take.
+        """
         self._launch()
-        self._load()
+        self._load(found)
+        if found is not None:
+            self._resume(found)
 
     def _load(self, found: Checkpoint | None = None) -> None:
         self._load_data(found)
@@ -261,6 +268,21 @@ class Trainer:
         training = self.recipe.training
         return training.batch_size * training.accumulation * self.world.size
 
+    def next_items(self) -> list[tuple[int, int]]:
+        """Return the (pair number, visit) items of the next update, over all processes."""
+        return self.batches.sampler.batch(self.step, self.records_per_update)
+
+    def advance(self, watcher: Watcher | None = None) -> dict[str, float]:
+        """Do one update and what moves with it; nothing is written.
+
+        Args:
+            watcher: looks at it.
+        """
+        metrics = {"step": self.step + 1, **self.updater(self.step, watcher)}
+        self.step += 1
+        self.moving.after_update(self.step, metrics)
+        return metrics
+
     def steps(self) -> Iterator[dict[str, float]]:
         """Yield the metrics of each update still to do; save checkpoints and the result on the way."""
         self.setup()
@@ -269,10 +291,7 @@ class Trainer:
             self.folder.take()
             while self.step < training.steps and not self.alarms.winner.ended:
                 started = time.perf_counter()
-                metrics = self.updater(self.step)
-                self.step += 1
-                metrics = {"step": self.step, **metrics}
-                self.moving.after_update(self.step, metrics)
+                metrics = self.advance()
                 seconds = time.perf_counter() - started
                 metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
                 metrics["perf/memory_bytes"] = memory_bytes(self.device)
