@@ -36,11 +36,16 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="encode what the recipe's training reads, then fill its bank; bank.slots is how many draws",
     )
+    parser.add_argument("--slots", type=int, metavar="K", help="draws a record for --bank; not given: the recipe's")
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.read(argv)
     given = load_yaml(find_recipe(arguments.recipe))
-    changed = {"data.source": arguments.store, **({"data.cache": arguments.output} if arguments.output else {})}
+    changed: dict[str, Any] = {"data.source": arguments.store}
+    if arguments.output:
+        changed["data.cache"] = arguments.output
+    if arguments.slots is not None:
+        changed["bank.slots"] = arguments.slots
     # a folder for the cache is all that this command needs of a run
     recipe = build_recipe({"output": arguments.output} if arguments.output else {}, given, changed)
     if arguments.bank:

@@ -96,6 +96,14 @@ def first_gradient(keys: dict[str, Any], save: str, only_middle: bool = False) -
 
 
 @check
+def banked(keys: dict[str, Any]) -> dict[str, int]:
+    """Train with a bank; return how many rows this process asked its reference, and how many it read."""
+    trainer = Trainer(build_recipe(keys))
+    trainer.fit()
+    return trainer.banked["reference"].counts
+
+
+@check
 def refused(keys: dict[str, Any]) -> str:
     """Train by a recipe that must not begin; return the error."""
     try:
@@ -118,6 +126,7 @@ def command(argv: list[str]) -> str:
 def main(path: str) -> None:
     """Run the checks of a file."""
     from accelerate import PartialState
+    from toy_objectives import registered  # beside this file
 
     torch.set_num_threads(1)
     asked = json.loads(Path(path).read_text())
@@ -127,7 +136,8 @@ def main(path: str) -> None:
         os.environ["ACCELERATE_USE_FSDP"] = str(way == "fsdp2").lower()
         started = time.perf_counter()
         try:
-            answer = {"value": CHECKS[name](**arguments)}
+            with registered():
+                answer = {"value": CHECKS[name](**arguments)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         answers.append({"check": name, **answer, "seconds": time.perf_counter() - started})

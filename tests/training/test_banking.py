@@ -168,6 +168,8 @@ def test_row_36_every_input_of_an_answer_is_part_of_the_banks_fingerprint(
 
     half = build_recipe({**keys, "model": {**keys["model"], "precision": "bf16"}})
     changed["precision"] = place(trainer, half)
+    compiled = trainer.recipe.model.model_copy(update={"compile": "regional"})
+    changed["compiled"] = place(trainer, trainer.recipe.model_copy(update={"model": compiled}))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 7)
         changed["threads"] = place(trainer)

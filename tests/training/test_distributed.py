@@ -26,6 +26,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {"adapter": {"kind": "full"}},
     "moving": {"adapter": {"kind": "full"}, "roles": {"reference": {"update": {"ema": {"decay": 0.5}}}}},
 }
+SEEN_WHOLE: dict[str, dict[str, Any]] = {  # objectives that couple the records of an update
+    "coupled": {"objective": "toy_anchored"},
+    "statistics": {"objective": "toy_remembers"},
+}
+TOGETHER = {"coupled": "ddp", "statistics": "fsdp2"}
 STEPS = 4
 TRAINED = (("ddp", "lora"), ("ddp", "full"), ("fsdp2", "lora"), ("fsdp2", "moving"))
 CHAINED = ("lora", "moving")
@@ -50,13 +55,15 @@ def keys(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathF
         }
         if kind == "moving":
             shape["ema"] = {"decay": 0.5}
+        if kind == "bank":
+            changes["bank"] = {"slots": 1, "folder": str(folder / f"bank-{name}")}
         return {
-            **KINDS[kind],
+            "objective": {"dpo": {"beta": 20}},
+            **(KINDS | SEEN_WHOLE).get(kind, {}),
             "output": str(folder / f"{name}-{kind}"),
             "model": {"family": "sdxl", "path": str(tiny_sdxl)},
             "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
             "method": "diffusion_dpo",
-            "objective": {"dpo": {"beta": 20}},
             "optim": {"learning_rate": 1e-4},
             "training": shape,
             **changes,
@@ -111,6 +118,9 @@ def two(
         asked[f"chain fsdp2 {kind}"] = ("train", {"keys": keys("chain", kind, 1, 4), "steps": 1}, "fsdp2")
     for number, (way, kind, model) in enumerate(MATRIX):
         asked[f"first {number}"] = ("first_gradient", first_update(keys, f"first{number}", kind, model, 1), way)
+    for kind, way in TOGETHER.items():
+        asked[kind] = ("train", {"keys": keys("two", kind, 1, 4)}, way)
+    asked["bank"] = ("banked", {"keys": keys("two", "bank", 2, 2)}, "fsdp2")
     asked["other number"] = ("refused", {"keys": keys("chain", "lora", 4, 4)}, "ddp")
     asked["command"] = ("command", {"argv": ["train", str(recipe), "--training.steps", "1"]}, "fsdp2")
     found = run_together(list(asked.values()))
@@ -176,6 +186,26 @@ def test_each_process_holds_its_share_of_every_network_and_of_the_moments(two: d
         shares = [answer["value"][part] for answer in two[f"fsdp2 {kind}"]]
         assert sum(shares) == pytest.approx(1.0) and max(shares) < 0.6, part
         assert [answer["value"][part] for answer in two["ddp lora"]] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", SEEN_WHOLE)
+def test_an_objective_that_sees_whole_updates_is_the_same_under_one_process_and_two(
+    two: dict[str, list[Any]], keys: Keys, kind: str, toy_objectives: None
+) -> None:
+    """8 x 1 by one process, 1 x 4 by each of two: also the running statistics in the checkpoint agree."""
+    whole = fit(keys("one", kind, 8, 1))
+    assert_same_run(Path(keys("two", kind, 1, 4)["output"]), whole)
+    assert (list_checkpoints(whole)[-1] / "objective_state.safetensors").exists() == (kind == "statistics")
+
+
+def test_processes_fill_one_bank_and_each_reads_what_the_other_learnt(two: dict[str, list[Any]], keys: Keys) -> None:
+    # two epochs in another order each; 4 rows in a forward, two forwards an update and process
+    assert [answer["value"] for answer in two["bank"]] == [{"asked": 16, "read": 16}] * 2
+    assert_same_run(Path(keys("two", "bank", 2, 2)["output"]), fit(keys("one", "bank", 8, 1)))
+    again = {**keys("two", "bank", 2, 2), "output": keys("again", "bank", 2, 2)["output"]}
+    trainer = Trainer(build_recipe(again))
+    trainer.fit()
+    assert trainer.banked["reference"].counts == {"asked": 0, "read": 32}  # one process, one epoch
 
 
 def test_row_09_another_number_of_records_an_update_is_refused_on_every_process(two: dict[str, list[Any]]) -> None:
