@@ -81,7 +81,6 @@ def answering(
         "network": network_settings(network),
         "kept": [type(likelihood).__name__, *likelihood.raw_names],
         "precision": recipe.model.precision,
-        "compiled": [recipe.model.compile, recipe.model.compile_backend] if recipe.model.compile else [],
         "attention": sorted({type(processor).__name__ for processor in network.attn_processors.values()}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "kernels": [
