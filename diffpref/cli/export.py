@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffpref.cli._arguments import Parser
 from diffpref.core.errors import ConfigError
+from diffpref.core.files import write_atomic
 
 if TYPE_CHECKING:
     from diffpref.config import Recipe
@@ -33,30 +33,31 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="of the numbers written; merged and kohya"
     )
+    parser.add_argument("--ema", action="store_true", help="the average of training.ema instead of the last weights")
     given = parser.read(argv)
-    from diffpref.evaluation.run import open_run
+    from diffpref.evaluation.run import open_run, result_folder
 
     run, output = Path(given.run), Path(given.output)
     recipe = open_run(run)
+    result = result_folder(run, ema=given.ema)
     if output.exists():
         raise ConfigError(f"--output: {output} exists already; choose another")
-    if given.format != "merged" and not (run / "lora").is_dir():
+    if given.format == "merged":
+        _merged(run, recipe, output, given.precision, given.ema)
+    elif not result.name.startswith("lora"):
         raise ConfigError(f"--format: {given.format} is a LoRA, and {run} has trained all weights; use merged")
-    if given.format == "diffusers":
+    elif given.format == "kohya":
+        _kohya(result, recipe, output, given.precision)
+    else:
         from diffpref.models.kohya import FILE, read_lora
 
-        read_lora(run / "lora")  # a damaged file is not passed on
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / "lora" / FILE, output)
-    elif given.format == "kohya":
-        _kohya(run, recipe, output, given.precision)
-    else:
-        _merged(run, recipe, output, given.precision)
+        read_lora(result)  # a damaged file is not passed on
+        write_atomic(output, (result / FILE).read_bytes())
     print(f"{given.format}: {output}")
     return 0
 
 
-def _kohya(run: Path, recipe: Recipe, output: Path, precision: str) -> None:
+def _kohya(lora: Path, recipe: Recipe, output: Path, precision: str) -> None:
     from diffpref.core.assets import resolve
     from diffpref.models.kohya import kohya_metadata, read_lora, to_kohya, write_kohya
     from diffpref.models.loading import load_settings
@@ -65,7 +66,7 @@ def _kohya(run: Path, recipe: Recipe, output: Path, precision: str) -> None:
     base, revision = resolve(recipe.model.path), recipe.model.revision
     unet = load_settings(base, "unet", "config.json", revision=revision)
     scheduler = load_settings(base, "scheduler", "scheduler_config.json", revision=revision)
-    weights, settings = read_lora(run / "lora")
+    weights, settings = read_lora(lora)
     metadata = kohya_metadata(
         recipe.model.family,
         str(scheduler.get("prediction_type", "epsilon")),
@@ -80,19 +81,19 @@ def _kohya(run: Path, recipe: Recipe, output: Path, precision: str) -> None:
     write_kohya(output, named, metadata)
 
 
-def _merged(run: Path, recipe: Recipe, output: Path, precision: str) -> None:
+def _merged(run: Path, recipe: Recipe, output: Path, precision: str, ema: bool) -> None:
     """Fold in float32, whatever the recipe trained in: half precision would round the update away."""
     from diffpref.core.files import publish_folder
-    from diffpref.evaluation.run import apply_result
+    from diffpref.evaluation.run import apply_result, result_folder
     from diffpref.loops.opening import quiet_libraries
     from diffpref.models import open_family
     from diffpref.models.precision import DTYPES
 
     quiet_libraries()
     family = open_family(recipe.model.model_copy(update={"precision": "fp32"}))
-    apply_result(family, run)
+    apply_result(family, run, ema=ema)
     pipeline = family.pipeline()
-    if (run / "lora").is_dir():
+    if result_folder(run, ema=ema).name.startswith("lora"):
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
     with publish_folder(output) as folder:

@@ -29,10 +29,12 @@ def main(argv: Sequence[str]) -> int:
 
 def problems(recipe: Recipe) -> list[str]:
     """Return a line for each name or option that is wrong, and for each part that does not fit the others."""
+    from diffpref.loops.judging import check_rewards
     from diffpref.training.plan import make_plan
 
+    found = check_rewards(recipe.validation.rewards, "validation.rewards")
     try:
         make_plan(recipe)
     except ConfigError as error:
-        return str(error).splitlines()
-    return []
+        found += str(error).splitlines()
+    return found

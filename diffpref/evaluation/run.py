@@ -20,7 +20,7 @@ from diffpref.evaluation.results import Comparison
 from diffpref.models import DenoiserFamily
 from diffpref.models.loading import freeze, load_component
 
-__all__ = ["Evaluation", "Sample", "apply_result", "evaluate_run", "evaluation_pairs", "open_run"]
+__all__ = ["Evaluation", "Sample", "apply_result", "evaluate_run", "evaluation_pairs", "open_run", "result_folder"]
 
 Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[np.ndarray]]
 """Prompts and seeds to (H, W, 3) uint8 pictures."""
@@ -53,36 +53,44 @@ def open_run(folder: Path | str) -> Recipe:
     if not (folder / "config.yaml").is_file():
         hint = "has no config.yaml" if folder.is_dir() else "no such folder"
         raise CheckpointError(f"{folder} is not a run: {hint}")
-    _result(folder)
+    result_folder(folder)
     return load_recipe(folder / "config.yaml")
 
 
-def _result(folder: Path) -> str:
-    for name in ("lora", "model"):
-        if (folder / name).is_dir():
-            return name
-    raise CheckpointError(f"{folder} has no result yet: neither lora/ nor model/ is there; finish its training first")
+def result_folder(run: Path, *, ema: bool = False) -> Path:
+    """Return where the result of a run lies: ``lora`` or ``model``, with ``ema`` the average's.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    for name in ("lora_ema", "model_ema") if ema else ("lora", "model"):
+        if (run / name).is_dir():
+            return run / name
+    if ema:
+        raise CheckpointError(f"{run} has no averaged result: neither lora_ema/ nor model_ema/ is there")
+    raise CheckpointError(f"{run} has no result yet: neither lora/ nor model/ is there; finish its training first")
 
 
-def apply_result(family: DenoiserFamily, folder: Path | str) -> None:
+def apply_result(family: DenoiserFamily, folder: Path | str, *, ema: bool = False) -> None:
     """Put what a run has trained into a family that holds the run's base, as plain diffusers does.
 
     Args:
         family: with denoiser, VAE and text encoders, fresh from its path.
         folder: of the run.
+        ema: take the average of ``training.ema`` instead of the last weights.
 
     Raises:
-        CheckpointError: the run has no result, or one that does not fit the family.
+        CheckpointError: the run has no such result, or one that does not fit the family.
     """
     folder = Path(folder)
     if family.network is None:
         raise ConfigError("the family's 'network' is not loaded; load it with parts=(..., 'network')")
-    kind, before = _result(folder), next(family.network.parameters())
+    kind, before = result_folder(folder, ema=ema).name, next(family.network.parameters())
     try:
-        if kind == "lora":
-            family.pipeline().load_lora_weights(folder / "lora")
+        if kind.startswith("lora"):
+            family.pipeline().load_lora_weights(folder / kind)
         else:
-            network = load_component(type(family.network), str(folder), "model", dtype=before.dtype)
+            network = load_component(type(family.network), str(folder), kind, dtype=before.dtype)
             family.network = freeze(network).to(before.device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ModelError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

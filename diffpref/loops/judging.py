@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from diffpref.config import Named, config_error, parse_yaml
 from diffpref.core.contracts import Media, Reward
-from diffpref.core.errors import ConfigError
+from diffpref.core.errors import ConfigError, suggest
 from diffpref.loops.opening import quiet_libraries
 
-__all__ = ["judges_and_facts", "load_rewards", "parse_reward"]
+__all__ = ["check_rewards", "judges_and_facts", "load_rewards", "parse_reward"]
 
 ORACLE = "oracle"
 
@@ -36,6 +36,23 @@ def parse_reward(word: str) -> Named:
         return Named.model_validate(value)
     except ValidationError as error:
         raise config_error(error, Named, f"reward '{word}'") from None
+
+
+def check_rewards(named: Sequence[Named], path: str) -> list[str]:
+    """Return a line for each name that is no reward's, without loading any.
+
+    Args:
+        named: as a recipe names them.
+        path: where they stand in it, for the lines.
+    """
+    from diffpref import rewards
+
+    known = [*rewards.registry, *rewards.SHORT_FORMS]
+    return [
+        f"{path}[{number}]: unknown reward '{one.name}'{suggest(one.name, known) or ';'} known: {', '.join(known)}"
+        for number, one in enumerate(named)
+        if one.name not in rewards.registry and one.name not in rewards.SHORT_FORMS
+    ]
 
 
 def load_rewards(named: Sequence[Named], device: str) -> dict[str, Reward]:

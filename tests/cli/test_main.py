@@ -166,3 +166,10 @@ def write(folder: Path, recipe: object) -> str:
     path = folder / "recipe.yaml"
     path.write_text(dump_yaml(recipe))
     return str(path)
+
+
+def test_validation_names_a_scorer_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_yaml({**RECIPE, "validation": {"rewards": ["oracle", "hps_v22"]}}))
+    assert main(["validate", str(tmp_path / "recipe.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("diffpref: validation.rewards[1]: unknown reward 'hps_v22'; did you mean 'hps_v2'?")

@@ -54,7 +54,7 @@ def public_names() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_public_name_is_described_once(pages: dict[str, str]) -> None:
+def test_row_45_every_public_name_is_described_once(pages: dict[str, str]) -> None:
     described = [found for text in pages.values() for found in DIRECTIVE.findall(text)]
     assert len(described) == len(set(described)) > 300
     things = {id(getattr(importlib.import_module(module), name)): name for module, name in described}
@@ -95,7 +95,7 @@ def test_the_paper_index_is_what_the_registries_say() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_holds_every_public_name(
+def test_row_45_the_site_builds_without_a_warning_and_holds_every_public_name(
     tmp_path: Path, pages: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = pytest.importorskip("sphinx.cmd.build", reason="needs the extra 'docs'")

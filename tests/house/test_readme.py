@@ -136,7 +136,7 @@ def test_the_first_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_the_readme_runs_from_its_first_block_to_its_last(
+def test_row_45_the_readme_runs_from_its_first_block_to_its_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: dict[str, str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -137,6 +137,25 @@ def test_patterns_and_rank_stabilised_scales_keep_their_meaning() -> None:
         kohya_metadata("sd3", "flow", 1, settings)
 
 
+def test_the_average_is_exported_where_there_is_one(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    family, folder = run
+    words = (str(folder / "run"), "--ema", "--format", "kohya", "--output", str(folder / "ema.safetensors"))
+    assert "has no averaged result: neither lora_ema/ nor model_ema/ is there" in complaint(capsys, *words)
+    with torch.no_grad():
+        for parameter in (p for name, p in family.network.named_parameters() if "lora" in name):
+            parameter.mul_(0.5)
+    (folder / "run" / "lora_ema").mkdir()
+    adapters.get("lora")(rank=4, alpha=10.0).save(family, family.network, folder / "run" / "lora_ema")
+    assert main(["export", *words]) == 0
+    assert main(["export", *words[:2], "--format", "merged", "--output", str(folder / "merged")]) == 0
+    expected = answers(family, family.network)
+    pipeline = DiffusionPipeline.from_pretrained(folder / "base")
+    pipeline.load_lora_weights(folder, weight_name="ema.safetensors")
+    torch.testing.assert_close(answers(family, pipeline.unet), expected, rtol=0, atol=1e-6)
+    whole = DiffusionPipeline.from_pretrained(folder / "merged")
+    torch.testing.assert_close(answers(family, whole.unet), expected, rtol=1e-5, atol=1e-6)
+
+
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(["export", *words]) == 2
