@@ -95,7 +95,7 @@ def folder(
 
 
 @pytest.mark.parametrize("page", [name for name, path in PAGES.items() if "```" in path.read_text(encoding="utf-8")])
-def test_row_45_a_page_runs(page: str, folder: Path, registries: None, recipe_keys: Callable[..., dict[str, Any]]) -> None:
+def test_row_45_a_page_runs(page: str, folder: Path, registries: None) -> None:
     text = PAGES[page].read_text(encoding="utf-8")
     if "runs/sdxl" in text:
         assert main(["train", "recipe.yaml", "--output", "runs/sdxl"]) == 0
