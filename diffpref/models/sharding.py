@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from diffpref.models.family import Network
+if TYPE_CHECKING:  # it brings the model libraries, which checkpoints do without
+    from diffpref.models.family import Network
 
 __all__ = [
     "gather_tensors",

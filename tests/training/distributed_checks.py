@@ -10,13 +10,14 @@ do.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ import torch
 from safetensors.torch import save_file
 
 from diffpref.config import build_recipe
-from diffpref.core.errors import DiffprefError
+from diffpref.core.errors import DiffprefError, Interrupted
+from diffpref.core.failpoints import fail_at
 from diffpref.models import registry as families
 from diffpref.models.sharding import gather_tensors
 from diffpref.training import Trainer
@@ -111,6 +113,41 @@ def refused(keys: dict[str, Any]) -> str:
     except DiffprefError as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError("it trained")
+
+
+@check
+def stopped(keys: dict[str, Any], number: int, rank: int) -> dict[str, Any]:
+    """Train, and send one process a signal after its second update; return how each process ended."""
+
+    class Sender:
+        def on_step(self, trainer: Trainer, step: int, metrics: Mapping[str, float]) -> None:
+            if step == 2 and trainer.world.rank == rank:
+                os.kill(os.getpid(), number)
+
+        def on_end(self, trainer: Trainer) -> None:
+            raise AssertionError("it came to its end")
+
+    trainer = Trainer(build_recipe(keys), callbacks=[Sender()])
+    try:
+        trainer.fit()
+    except Interrupted as error:
+        return {"told": str(error), "code": error.exit_code, "step": trainer.step}
+    raise AssertionError("it was not stopped")
+
+
+@check
+def disk_full(keys: dict[str, Any]) -> str:
+    """Train on a disk that is full for the first process's checkpoint; return the error."""
+    trainer = Trainer(build_recipe(keys))
+    next(updates := trainer.steps())
+    fault = fail_at(3, OSError(errno.ENOSPC, "No space left on device"))
+    try:
+        with fault if trainer.world.is_main else contextlib.nullcontext():
+            trainer.save_checkpoint()
+    except DiffprefError as error:
+        updates.close()
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError("it was saved")
 
 
 @check

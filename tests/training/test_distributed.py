@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from diffpref.config import build_recipe, load_recipe, save_recipe
 from diffpref.training import Trainer
-from diffpref.training.checkpoints import list_checkpoints
+from diffpref.training.checkpoints import list_checkpoints, open_checkpoint
 from diffpref.training.log import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -122,6 +122,11 @@ def two(
         asked[kind] = ("train", {"keys": keys("two", kind, 1, 4)}, way)
     asked["bank"] = ("banked", {"keys": keys("two", "bank", 2, 2)}, "fsdp2")
     asked["other number"] = ("refused", {"keys": keys("chain", "lora", 4, 4)}, "ddp")
+    unsaved = {name: keys(name, "lora", 1, 1) for name in ("stopped", "disk full")}
+    for made in unsaved.values():
+        made["training"]["checkpoint_every"] = 0
+    asked["stopped"] = ("stopped", {"keys": unsaved["stopped"], "number": 15, "rank": 1}, "ddp")
+    asked["disk full"] = ("disk_full", {"keys": unsaved["disk full"]}, "ddp")
     asked["command"] = ("command", {"argv": ["train", str(recipe), "--training.steps", "1"]}, "fsdp2")
     found = run_together(list(asked.values()))
     return {name: [process[i] for process in found] for i, name in enumerate(asked)}
@@ -211,6 +216,21 @@ def test_processes_fill_one_bank_and_each_reads_what_the_other_learnt(two: dict[
 def test_row_09_another_number_of_records_an_update_is_refused_on_every_process(two: dict[str, list[Any]]) -> None:
     first, second = (answer["value"] for answer in two["other number"])
     assert first.endswith("training.records_per_update: 8 -> 32")
+    assert second == "DiffprefError: stopped with the first process, which says why"
+
+
+def test_row_03_a_signal_to_one_process_stops_both_after_the_same_update(two: dict[str, list[Any]], keys: Keys) -> None:
+    first, second = (answer["value"] for answer in two["stopped"])
+    output = Path(keys("stopped", "lora", 1, 1)["output"])
+    (saved,) = list_checkpoints(output)
+    assert open_checkpoint(saved).step == first["step"] == second["step"] == 2
+    assert first["code"] == second["code"] == 143
+    assert first["told"].startswith(f"stopped by SIGTERM after update 2 of 4; saved in {saved};") and not second["told"]
+
+
+def test_row_04_a_disk_that_is_full_for_one_process_stops_both(two: dict[str, list[Any]]) -> None:
+    first, second = (answer["value"] for answer in two["disk full"])
+    assert first.startswith("DiskFullError: ") and "step-000001: no space left" in first
     assert second == "DiffprefError: stopped with the first process, which says why"
 
 

@@ -38,6 +38,40 @@ lock.release()
 """
 
 
+RACE = """
+import os, sys
+from pathlib import Path
+from diffpref.training.lock import OutputLock
+from diffpref.core.errors import ConfigError
+for number in range(25):
+    (go_read, go), (end_read, end), (told_read, told) = os.pipe(), os.pipe(), os.pipe()
+    racers = []
+    for _ in range(6):
+        racers.append(os.fork())
+        if not racers[-1]:
+            os.close(go)
+            os.close(end)
+            os.read(go_read, 1)  # until the parent closes it
+            try:
+                lock = OutputLock(Path(sys.argv[1]) / str(number % 2))  # new, given back, or left behind
+                os.write(told, b"w")
+                os.read(end_read, 1)
+                if number % 3:
+                    lock.release()
+            except ConfigError:
+                os.write(told, b"l")
+            os._exit(0)
+    os.close(go)
+    seen = b"".join(os.read(told_read, 1) for _ in racers)
+    os.close(end)
+    for racer in racers:
+        os.waitpid(racer, 0)
+    for descriptor in (go_read, end_read, told_read, told):
+        os.close(descriptor)
+    print(seen.decode())
+"""
+
+
 @pytest.fixture(scope="module")
 def holder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """Another process that has a folder."""
@@ -68,6 +102,13 @@ def test_row_30_a_second_run_in_the_same_folder_is_refused_until_the_first_is_go
     assert json.loads((folder / LOCK).read_text()) == {"pid": os.getpid(), "host": socket.gethostname()}
     lock.release()
     assert not (folder / LOCK).exists()
+
+
+def test_row_30_of_many_that_start_at_once_exactly_one_wins(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", RACE, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rounds = done.stdout.splitlines()
+    assert len(rounds) == 25 and {"".join(sorted(told)) for told in rounds} == {"lllllw"}
 
 
 def test_row_30_where_files_cannot_be_locked_the_process_id_and_the_host_decide(
