@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +91,7 @@ def test_a_tokenizer_that_was_used_and_a_saved_model_are_the_same_content(
         assert misses(tmp_path / "cache", loaded) == (0, 0)
 
 
-def test_whatever_changes_the_content_is_a_miss(family: DenoiserFamily, tmp_path: Path) -> None:
+def test_row_36_whatever_changes_the_content_is_a_miss(family: DenoiserFamily, tmp_path: Path) -> None:
     assert misses(tmp_path, family) == (1, 1)
     assert misses(tmp_path, family) == (0, 0)
     assert misses(tmp_path, family, prompt="another") == (0, 1)
@@ -123,6 +126,43 @@ def test_an_entry_does_not_depend_on_what_was_encoded_beside_it(family: Denoiser
     assert torch.equal(whole.latents(candidates).mean, pieces.latents(candidates).mean)
     ours, theirs = whole.conditioning(captions).tensors, pieces.conditioning(captions).tensors
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_row_37_a_cache_killed_while_it_encodes_is_finished_with_the_same_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffpref.cache.encoded.SHARD", 16)
+    family = registry.get("sd").tiny()
+    candidates, captions = [candidate(i) for i in range(64)], [f"caption {i}" for i in range(64)]
+
+    def content(folder: Path) -> tuple[str, int]:
+        """Fill a cache; return a digest of all that is in it, and how much was there."""
+        cache = open_cache(folder, family)
+        there = 128 - cache.encode_images(candidates) - cache.encode_captions(captions)
+        latents, told = cache.latents(candidates), cache.conditioning(captions)
+        numbers = [latents.mean, latents.std, *(told.tensors[name] for name in sorted(told.tensors))]
+        return hashlib.sha256(b"".join(t.numpy().tobytes() for t in numbers)).hexdigest(), there
+
+    started = time.monotonic()
+    whole, _ = content(tmp_path / "whole")
+    took, found = time.monotonic() - started, []
+    for trial, share in enumerate(np.random.default_rng(0).uniform(0.1, 0.95, 10)):
+        folder = tmp_path / str(trial)
+        child = os.fork()
+        if child == 0:
+            cache = open_cache(folder, family)
+            cache.encode_images(candidates)
+            cache.encode_captions(captions)
+            os._exit(0)
+        time.sleep(share * took)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        digest, there = content(folder)
+        assert digest == whole and there % 16 == 0
+        assert content(folder) == (whole, 128)
+        found.append(there)
+    assert len(set(found)) > 2, found  # killed at different places
 
 
 def test_many_entries_share_a_file(tmp_path: Path) -> None:
