@@ -17,7 +17,7 @@ import torch
 from diffpref.cache import EncodedCache, component_digest
 from diffpref.core.contracts import Candidate
 from diffpref.core.errors import DataError
-from diffpref.data import decode_image, encode_png, image_tensor
+from diffpref.data import View, decode_image, encode_png, image_tensor
 from diffpref.models import load_family, registry
 from diffpref.models.family import DenoiserFamily
 
@@ -91,10 +91,16 @@ def test_a_tokenizer_that_was_used_and_a_saved_model_are_the_same_content(
         assert misses(tmp_path / "cache", loaded) == (0, 0)
 
 
-def test_row_36_whatever_changes_the_content_is_a_miss(family: DenoiserFamily, tmp_path: Path) -> None:
+def test_row_36_whatever_changes_the_content_is_a_miss(
+    family: DenoiserFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every input of a key: image, view, resolution, VAE; caption, resolution, text encoders, tokenizers, family."""
     assert misses(tmp_path, family) == (1, 1)
     assert misses(tmp_path, family) == (0, 0)
     assert misses(tmp_path, family, prompt="another") == (0, 1)
+    assert open_cache(tmp_path, family).encode_images([candidate(1)]) == 1
+    for view in (View(mirrored=True), View(down=0.25), View(right=0.25)):
+        assert open_cache(tmp_path, family).encode_images([candidate(0)], [view]) == 1
     assert misses(tmp_path, family, resolution=32) == (1, 1)
     with torch.no_grad():
         family.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-6
@@ -108,6 +114,9 @@ def test_row_36_whatever_changes_the_content_is_a_miss(family: DenoiserFamily, t
     assert misses(tmp_path, family) == (0, 1)
     family.texts[-1].model.config.hidden_act = "gelu"
     assert misses(tmp_path, family) == (0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(family), "name", "another family")
+        assert misses(tmp_path, family) == (0, 1)
     text = family.texts[-1]
     text.tokenizer.model_max_length = 12
     assert misses(tmp_path, family) == (0, 1)

@@ -205,7 +205,7 @@ def test_scores_are_added_once_and_pairs_follow_from_them(tmp_path):
     assert values[pairs[0].chosen] == max(values) and values[pairs[0].rejected] == min(values)
 
 
-def test_another_version_of_a_score_is_another_score(tmp_path):
+def test_row_36_another_version_of_a_score_is_another_score(tmp_path):
     record = Record("r", "p", (Candidate(bytes=encode_png(np.zeros((8, 8, 3), np.uint8))),))
     once = score_records([record], {"bright": Brightness("1")})
     twice = score_records(once, {"bright": Brightness("2")})
