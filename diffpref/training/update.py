@@ -21,7 +21,7 @@ from diffpref.core.contracts import Context, Likelihood, Tensors, World
 from diffpref.core.errors import CheckpointError, DataError
 from diffpref.training.batches import PairBatches
 from diffpref.training.forward import Forward, Watcher, judge, record_timesteps, run_forward
-from diffpref.training.gradients import gradient_norm
+from diffpref.training.gradients import average_gradients, gradient_norm
 from diffpref.training.guards import NonFiniteGuard, Refused, describe
 from diffpref.training.launch import keep_gradients_local, largest_of_all
 from diffpref.training.learning_rate import learning_rate
@@ -263,6 +263,8 @@ class Updater:
         Raises:
             Refused: the gradient is not finite on any process.
         """
+        if self.peers and self.world.size > 1:
+            average_gradients(self.accelerator, self.network, chain(*self.peers.values()))
         self.scaler.unscale_(self.optimizer)
         norms = {name: gradient_norm(own) for name, own in self._clipped_apart().items()}
         norm = torch.stack(list(norms.values())).max()

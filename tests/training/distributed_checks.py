@@ -11,24 +11,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import io
 import json
+import math
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from diffpref import methods, objectives
 from diffpref.config import build_recipe
-from diffpref.core.errors import DiffprefError, Interrupted
+from diffpref.core.errors import DiffprefError, Interrupted, NonFiniteError
 from diffpref.core.failpoints import fail_at
 from diffpref.models import registry as families
 from diffpref.models.sharding import gather_tensors
+from diffpref.objectives import objective
 from diffpref.training import Trainer
 
 Check = Callable[..., Any]
@@ -62,8 +68,13 @@ def train(keys: dict[str, Any], steps: int | None = None) -> dict[str, float]:
 
 
 def _share(tensors: list[Any]) -> float:
-    here = sum(getattr(tensor, "to_local", lambda same=tensor: same)().numel() for tensor in tensors)
-    return here / sum(tensor.numel() for tensor in tensors)
+    return sum(_here(tensor).numel() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+
+
+def _here(tensor: Any) -> Tensor:
+    """Return the part of a tensor that lies in this process."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 @check
@@ -95,6 +106,47 @@ def first_gradient(keys: dict[str, Any], save: str, only_middle: bool = False) -
     if trainer.world.is_main:
         save_file({name: tensor.contiguous() for name, tensor in whole.items()}, save)
     return metrics
+
+
+class _Explodes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient * math.inf
+
+
+@dataclass(frozen=True)
+class _Spoilt:
+    """A likelihood whose numbers, or their gradients, are not finite."""
+
+    whole: Any
+    what: str
+
+    def __call__(self, names: Any, outputs: Any, rows: Any) -> dict[str, Tensor]:
+        values = self.whole(names, outputs, rows)
+        if self.what == "loss":
+            return {name: value * math.nan for name, value in values.items()}
+        return {name: _Explodes.apply(v) if v.requires_grad else v for name, v in values.items()}
+
+
+@check
+def not_finite(keys: dict[str, Any], what: str) -> dict[str, Any]:
+    """Meet a loss or a gradient that is not finite in the second process, at the second update; say what came of it."""
+    trainer = Trainer(build_recipe(keys))
+    updates = trainer.steps()
+    next(updates)
+    if trainer.world.rank == 1:
+        trainer.updater = replace(trainer.updater, likelihood=_Spoilt(trainer.updater.likelihood, what))
+    before = [p.detach().clone() for p in trainer.updater.trained]
+    try:
+        next(updates)
+    except NonFiniteError as error:
+        same = [torch.equal(_here(a), _here(b)) for a, b in zip(before, trainer.updater.trained, strict=True)]
+        return {"told": str(error), "unchanged": all(same), "step": trainer.step}
+    raise AssertionError("it trained")
 
 
 @check
@@ -160,6 +212,22 @@ def command(argv: list[str]) -> str:
     return said.getvalue()
 
 
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """Register ``toy_ofs``, a method that trains a peer and swaps it with the policy."""
+    name = "toy_ofs"
+    spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("test_moving_roles.py"))
+    assert spec is not None and spec.loader is not None
+    toys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(toys)
+    objective(name, kind="pairwise", source="ours", evidence="ours")(toys.LOSSES[name])
+    methods.registry.register(name)(toys.TOYS[name])
+    yield
+    for registry in (objectives.registry, methods.registry):
+        registry._things.pop(name, None)
+        registry._origins.pop(name, None)
+
+
 def main(path: str) -> None:
     """Run the checks of a file."""
     from accelerate import PartialState
@@ -183,4 +251,5 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with peers():
+        main(sys.argv[1])

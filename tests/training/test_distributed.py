@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from diffpref.training.log import read_metrics
 
 pytestmark = pytest.mark.slow
 
+PEER = {"method": {"toy_ofs": {"swap_always": True}}, "objective": {"toy_ofs": {"beta": 20}}}
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": {"kind": "lora", "rank": 4, "alpha": 16.0}},
     "full": {"adapter": {"kind": "full"}},
     "moving": {"adapter": {"kind": "full"}, "roles": {"reference": {"update": {"ema": {"decay": 0.5}}}}},
+    "peer": {"adapter": {"kind": "lora", "rank": 4}, **PEER},
+    "two networks": {"adapter": {"kind": "full"}, **PEER},
 }
 SEEN_WHOLE: dict[str, dict[str, Any]] = {  # objectives that couple the records of an update
     "coupled": {"objective": "toy_anchored"},
@@ -32,11 +35,15 @@ SEEN_WHOLE: dict[str, dict[str, Any]] = {  # objectives that couple the records 
 }
 TOGETHER = {"coupled": "ddp", "statistics": "fsdp2"}
 STEPS = 4
-TRAINED = (("ddp", "lora"), ("ddp", "full"), ("fsdp2", "lora"), ("fsdp2", "moving"))
+TRAINED = (
+    *(("ddp", kind) for kind in ("lora", "full", "peer", "two networks")),
+    *(("fsdp2", kind) for kind in ("lora", "moving", "peer")),
+)
 CHAINED = ("lora", "moving")
 KEPT = {"gradient_checkpointing": True}
 COMPILED = {**KEPT, "compile": "regional", "compile_backend": "aot_eager"}
 MATRIX = [(way, kind, KEPT) for way in ("ddp", "fsdp2") for kind in ("lora", "full")]
+WHAT = {"lora": "gradient", "full": "loss"}
 MATRIX += [("ddp", "full", COMPILED), ("fsdp2", "lora", COMPILED)]
 Keys = Callable[..., dict[str, Any]]
 
@@ -59,13 +66,13 @@ def keys(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathF
             changes["bank"] = {"slots": 1, "folder": str(folder / f"bank-{name}")}
         return {
             "objective": {"dpo": {"beta": 20}},
-            **(KINDS | SEEN_WHOLE).get(kind, {}),
             "output": str(folder / f"{name}-{kind}"),
             "model": {"family": "sdxl", "path": str(tiny_sdxl)},
             "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
             "method": "diffusion_dpo",
             "optim": {"learning_rate": 1e-4},
             "training": shape,
+            **(KINDS | SEEN_WHOLE).get(kind, {}),
             **changes,
         }
 
@@ -118,6 +125,8 @@ def two(
         asked[f"chain fsdp2 {kind}"] = ("train", {"keys": keys("chain", kind, 1, 4), "steps": 1}, "fsdp2")
     for number, (way, kind, model) in enumerate(MATRIX):
         asked[f"first {number}"] = ("first_gradient", first_update(keys, f"first{number}", kind, model, 1), way)
+        if model is KEPT:
+            asked[f"no {number}"] = ("not_finite", {"keys": keys(f"no{number}", kind, 2, 1), "what": WHAT[kind]}, way)
     for kind, way in TOGETHER.items():
         asked[kind] = ("train", {"keys": keys("two", kind, 1, 4)}, way)
     asked["bank"] = ("banked", {"keys": keys("two", "bank", 2, 2)}, "fsdp2")
@@ -130,6 +139,12 @@ def two(
     asked["command"] = ("command", {"argv": ["train", str(recipe), "--training.steps", "1"]}, "fsdp2")
     found = run_together(list(asked.values()))
     return {name: [process[i] for process in found] for i, name in enumerate(asked)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _peers(checks: Any) -> Iterator[None]:
+    with checks.peers():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +179,11 @@ def test_row_09_a_run_goes_on_under_one_process_two_that_hold_all_and_two_that_s
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_margins_start_at_zero_and_the_first_gradient_is_the_plain_one(
-    two: dict[str, list[Any]], keys: Keys, checks: dict[str, Callable[..., Any]], kind: str
+    two: dict[str, list[Any]], keys: Keys, checks: Any, kind: str
 ) -> None:
     """Under two processes that hold or share all, with activations recomputed after the reference, or compiled too."""
     plain = first_update(keys, "plain", kind, {}, 2)
-    metrics = checks["first_gradient"](**plain)
+    metrics = checks.first_gradient(**plain)
     wanted = load_file(plain["save"])
     size = sum(tensor.double().square().sum() for tensor in wanted.values()) ** 0.5
     assert metrics["grad_norm"] > 0
@@ -253,6 +268,19 @@ def test_what_two_processes_that_share_trained_loads_in_plain_diffusers(
         with torch.no_grad():
             seen.append(network(noisy, 500, embeds, added_cond_kwargs=added).sample)
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("what", "kind"), [("loss", "full"), ("gradient", "lora")])
+def test_row_10_and_11_what_is_not_finite_in_one_process_stops_both_and_changes_nothing(
+    two: dict[str, list[Any]], what: str, kind: str
+) -> None:
+    for number, case in enumerate(MATRIX):
+        if case[1] != kind or case[2] is not KEPT:
+            continue
+        for answer in two[f"no {number}"]:
+            told = answer["value"]["told"]
+            assert f"update 2: the {what}" in told and "nothing was changed" in told, (case, told)
+            assert answer["value"]["unchanged"] and answer["value"]["step"] == 1, case
 
 
 def test_the_command_trains_and_draws_under_a_launcher_and_one_process_speaks(
