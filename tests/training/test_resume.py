@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from diffpref.cli import main
 from diffpref.config import Named, Recipe, build_recipe, load_recipe
 from diffpref.config.problems import dotted_names
 from diffpref.core.errors import CheckpointError, ConfigError
@@ -257,3 +261,41 @@ def test_a_line_cut_by_a_kill_is_left_out_and_later_lines_are_written_again(tmp_
     assert [row["loss"] for row in read_metrics(path)] == [1.1, 2.1, 1 / 3]
     with pytest.raises(ValueError, match="not JSON compliant"):
         log.write({"step": 4, "loss": float("nan")})
+
+
+def test_row_40_a_run_leaves_files_that_others_may_read_and_that_name_no_place(
+    recipe_keys: Keys, tiny_sdxl: Path, scored_store: Path, tmp_path: Path
+) -> None:
+    """But for the recipe, which holds what was typed."""
+    keys = recipe_keys(validation={"prompts": ["a red circle"], "every": 3, "num_inference_steps": 1})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(keys))
+    output, umask = Path(keys["output"]), os.umask(0o027)
+    try:
+        assert main(["train", str(tmp_path / "recipe.yaml")]) == 0
+    finally:
+        os.umask(umask)
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert {"policy.safetensors", "pytorch_lora_weights.safetensors", "metrics.jsonl", "step-000003.png"} <= {
+        path.name for path in files
+    }
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+    private = [str(place).encode() for place in (tmp_path, tiny_sdxl, scored_store, Path.home(), Path.cwd())]
+    named = [path.name for path in files if any(place in path.read_bytes() for place in private)]
+    assert named == ["config.yaml"]
+
+
+def test_row_06_a_run_without_a_good_checkpoint_stops_and_names_each(
+    recipe_keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = recipe_keys(training={"steps": 4, "batch_size": 2, "checkpoint_every": 2})
+    output = run(keys).output
+    lines = exact(output)
+    (output / "checkpoints/step-000002/manifest.json").unlink()
+    (output / "checkpoints/step-000004/policy.safetensors").write_bytes(b"")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(keys))
+    assert main(["train", str(tmp_path / "recipe.yaml")]) == 2
+    head, newest, oldest = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffpref: ")]
+    assert head == f"diffpref: {output}: no checkpoint is good; put one back, or remove the folder to begin again"
+    assert newest.startswith(f"diffpref: {output}/checkpoints/step-000004: policy.safetensors: 0 bytes, expected ")
+    assert oldest == f"diffpref: {output}/checkpoints/step-000002: manifest.json: missing"
+    assert exact(output) == lines and not list(output.rglob(".*"))
