@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it brings the model libraries, which checkpoints do without
 
 __all__ = [
     "gather_tensors",
+    "is_shard",
     "is_sharded",
     "scatter_tensors",
     "shard_network",
@@ -31,6 +32,13 @@ def is_sharded(network: Network) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(network, FSDPModule)
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is spread over processes."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def shard_network(network: Network, blocks: Sequence[nn.Module], options: Mapping[str, Any]) -> None:

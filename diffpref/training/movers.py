@@ -11,6 +11,7 @@ from torch import Tensor
 from diffpref.core.contracts import Ema, Every, RoleSpec, Snapshots, Tensors
 from diffpref.core.errors import CheckpointError
 from diffpref.core.randomness import Random
+from diffpref.models.sharding import is_shard, scatter_tensors
 from diffpref.training.average import copy_over, move_towards
 
 __all__ = ["Mover", "make_mover"]
@@ -93,7 +94,7 @@ class _FromPool:
             copy_over(self.role, self.pool[self.current])
 
     def _take(self, done: int) -> None:
-        self.pool[done] = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.policy.items()}
+        self.pool[done] = {name: _kept(tensor) for name, tensor in self.policy.items()}
         spare = [key for key in self.pool if key not in (0, done, self.current)]
         for key in spare[: max(0, len(self.pool) - self.rule.keep)]:
             del self.pool[key]
@@ -122,9 +123,14 @@ class _FromPool:
                 pool.setdefault(int(done), {})[name] = tensor
         for held in pool.values():
             _check_fits(held, self.role)
-        self.pool = dict(sorted(pool.items()))
+        self.pool = {done: scatter_tensors(pool[done], self.role) for done in sorted(pool)}
         self.current = int(state["current"])
         copy_over(self.role, self.pool[self.current])
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """Return a copy in main memory; a shard stays where it is."""
+    return tensor.detach().clone() if is_shard(tensor) else tensor.detach().to("cpu", copy=True)
 
 
 def _check_fits(state: Mapping[str, Tensor], role: Tensors) -> None:

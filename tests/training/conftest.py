@@ -40,7 +40,7 @@ def _load(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for it
+    sys.modules[name] = module  # where dataclasses and pydantic look for it
     spec.loader.exec_module(module)
     return module
 
@@ -55,4 +55,11 @@ def checks() -> Any:
 def toy_objectives() -> Iterator[None]:
     """Register the objectives of ``toy_objectives.py`` for the duration of a test."""
     with _load("toy_objectives").registered():
+        yield
+
+
+@pytest.fixture
+def toy_methods() -> Iterator[None]:
+    """Register the methods of ``toy_methods.py``, with their objectives, for the duration of a test."""
+    with _load("toy_methods").registered():
         yield
