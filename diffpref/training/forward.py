@@ -71,10 +71,7 @@ def run_forward(
 ) -> Forward:
     """Ask every role that the objectives name about a micro-batch, the policy last and with gradient."""
     rows = plan.method.prepare(batch, context)
-    outputs = {
-        name: context.roles[name](rows, grad=name in plan.trained)
-        for name in sorted(plan.roles, key=lambda name: name == "policy")
-    }
+    outputs = {name: context.roles[name](rows, grad=name in plan.trained) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, outputs)
     forward = judge(plan, likelihood(plan.names, outputs, rows), rows.columns, state)

@@ -61,6 +61,14 @@ class Plan:
     columns: frozenset[str]
 
     @property
+    def asked(self) -> list[str]:
+        """The roles that run, in the order in which they are asked: the same in every process, the policy last.
+
+        Where networks are spread over processes, two of them asked in another order would trade weights.
+        """
+        return sorted(self.roles, key=lambda name: (name == "policy", name))
+
+    @property
     def trained(self) -> frozenset[str]:
         """The roles into which gradients flow."""
         return frozenset({"policy", *(name for name, spec in self.specs.items() if spec.trained)})

@@ -47,7 +47,7 @@ def ask(
 @torch.no_grad()
 def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, watcher: Watcher | None) -> Asked:
     rows = plan.method.prepare(batch, context)
-    outputs: dict[str, Tensors] = {name: context.roles[name](rows) for name in sorted(plan.roles)}
+    outputs: dict[str, Tensors] = {name: context.roles[name](rows) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, dict(outputs))
     values = likelihood(plan.names, outputs, rows)
@@ -85,7 +85,7 @@ def replayed(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context,
         context: with the roles.
         gradients: d loss / d value of these records.
     """
-    again = sorted(plan.roles & plan.trained, key=lambda name: name == "policy")  # as in the joint step
-    outputs = {**asked.outputs, **{name: context.roles[name](asked.rows, grad=True) for name in again}}
+    again = {name: context.roles[name](asked.rows, grad=True) for name in plan.asked if name in plan.trained}
+    outputs = {**asked.outputs, **again}
     values = likelihood(list(gradients), outputs, asked.rows)
     return torch.stack([(gradient * values[name]).sum() for name, gradient in gradients.items()]).sum()

@@ -58,8 +58,8 @@ def toy_objectives() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def toy_methods() -> Iterator[None]:
-    """Register the methods of ``toy_methods.py``, with their objectives, for the duration of a test."""
+    """Register the methods of ``toy_methods.py``, with their objectives, for the tests of a module."""
     with _load("toy_methods").registered():
         yield

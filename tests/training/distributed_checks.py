@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import io
 import json
 import math
@@ -19,7 +18,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffpref import methods, objectives
 from diffpref.config import build_recipe
 from diffpref.core.errors import DiffprefError, Interrupted, NonFiniteError
 from diffpref.core.failpoints import fail_at
 from diffpref.models import registry as families
 from diffpref.models.sharding import gather_tensors
-from diffpref.objectives import objective
 from diffpref.training import Trainer
 
 Check = Callable[..., Any]
@@ -212,26 +209,11 @@ def command(argv: list[str]) -> str:
     return said.getvalue()
 
 
-@contextlib.contextmanager
-def peers() -> Iterator[None]:
-    """Register ``toy_ofs``, a method that trains a peer and swaps it with the policy."""
-    name = "toy_ofs"
-    spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("test_moving_roles.py"))
-    assert spec is not None and spec.loader is not None
-    toys = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(toys)
-    objective(name, kind="pairwise", source="ours", evidence="ours")(toys.LOSSES[name])
-    methods.registry.register(name)(toys.TOYS[name])
-    yield
-    for registry in (objectives.registry, methods.registry):
-        registry._things.pop(name, None)
-        registry._origins.pop(name, None)
-
-
 def main(path: str) -> None:
     """Run the checks of a file."""
+    import toy_methods  # these two lie beside this file
+    import toy_objectives
     from accelerate import PartialState
-    from toy_objectives import registered  # beside this file
 
     torch.set_num_threads(1)
     asked = json.loads(Path(path).read_text())
@@ -241,7 +223,7 @@ def main(path: str) -> None:
         os.environ["ACCELERATE_USE_FSDP"] = str(way == "fsdp2").lower()
         started = time.perf_counter()
         try:
-            with registered():
+            with toy_objectives.registered(), toy_methods.registered():
                 answer = {"value": CHECKS[name](**arguments)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
@@ -251,5 +233,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    with peers():
-        main(sys.argv[1])
+    main(sys.argv[1])

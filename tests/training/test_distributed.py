@@ -21,13 +21,14 @@ from diffpref.training.log import read_metrics
 
 pytestmark = pytest.mark.slow
 
-PEER = {"method": {"toy_ofs": {"swap_always": True}}, "objective": {"toy_ofs": {"beta": 20}}}
+PEER = {"method": {"toy_ofs": {"swap_always": True}}, "objective": {"toy_ofs": {"beta": 20.0}}}
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": {"kind": "lora", "rank": 4, "alpha": 16.0}},
     "full": {"adapter": {"kind": "full"}},
     "moving": {"adapter": {"kind": "full"}, "roles": {"reference": {"update": {"ema": {"decay": 0.5}}}}},
     "peer": {"adapter": {"kind": "lora", "rank": 4}, **PEER},
     "two networks": {"adapter": {"kind": "full"}, **PEER},
+    "pool": {"adapter": {"kind": "full"}, "method": "toy_seppo", "objective": {"toy_seppo": {"beta": 20.0}}},
 }
 SEEN_WHOLE: dict[str, dict[str, Any]] = {  # objectives that couple the records of an update
     "coupled": {"objective": "toy_anchored"},
@@ -37,7 +38,7 @@ TOGETHER = {"coupled": "ddp", "statistics": "fsdp2"}
 STEPS = 4
 TRAINED = (
     *(("ddp", kind) for kind in ("lora", "full", "peer", "two networks")),
-    *(("fsdp2", kind) for kind in ("lora", "moving", "peer")),
+    *(("fsdp2", kind) for kind in ("lora", "moving", "two networks", "pool")),
 )
 CHAINED = ("lora", "moving")
 KEPT = {"gradient_checkpointing": True}
@@ -49,7 +50,7 @@ Keys = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def keys(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Keys:
+def keys(toy_methods: None, tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Keys:
     """Make the keys of a recipe of 8 records an update; its beta keeps rounding small."""
     folder = tmp_path_factory.mktemp("runs")
 
@@ -65,12 +66,12 @@ def keys(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathF
         if kind == "bank":
             changes["bank"] = {"slots": 1, "folder": str(folder / f"bank-{name}")}
         return {
-            "objective": {"dpo": {"beta": 20}},
             "output": str(folder / f"{name}-{kind}"),
             "model": {"family": "sdxl", "path": str(tiny_sdxl)},
             "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
             "method": "diffusion_dpo",
             "optim": {"learning_rate": 1e-4},
+            "objective": {"dpo": {"beta": 20}},
             "training": shape,
             **(KINDS | SEEN_WHOLE).get(kind, {}),
             **changes,
@@ -139,12 +140,6 @@ def two(
     asked["command"] = ("command", {"argv": ["train", str(recipe), "--training.steps", "1"]}, "fsdp2")
     found = run_together(list(asked.values()))
     return {name: [process[i] for process in found] for i, name in enumerate(asked)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _peers(checks: Any) -> Iterator[None]:
-    with checks.peers():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from diffpref.core.errors import CheckpointError, ConfigError, FrozenRoleError
 from diffpref.training import Trainer
 from diffpref.training.checkpoints import list_checkpoints, newest_checkpoint
 from diffpref.training.log import read_metrics
+from diffpref.training.plan import make_plan
 
 Keys = Callable[..., dict[str, Any]]
 LORA, FULL = {"kind": "lora", "rank": 4, "alpha": 16.0}, {"kind": "full"}
@@ -149,6 +150,11 @@ def test_a_peer_and_the_policy_are_two_runs_where_nothing_ties_them(
     torch.testing.assert_close(policy(two), expected[swapped], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(role(two, "peer"), expected[1 - swapped], rtol=1e-6, atol=1e-7)
     assert "grad_norm/peer" in read_metrics(two.output / "metrics.jsonl")[0]
+
+
+def test_every_process_asks_the_roles_in_one_order(recipe_keys: Keys) -> None:
+    """Sets of names have another order in each process; where networks are sharded, two roles would trade weights."""
+    assert make_plan(build_recipe(recipe_keys(method="toy_ofs"))).asked == ["peer", "reference", "policy"]
 
 
 def test_replayed_updates_train_a_peer_alike(recipe_keys: Keys, tmp_path: Path) -> None:

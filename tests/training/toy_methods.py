@@ -115,12 +115,13 @@ def toy_seppo(
     reference_chosen_errors: Tensor,
     policy_rejected_errors: Tensor,
     reference_rejected_errors: Tensor,
+    beta: float = 2000.0,
 ) -> Tensor:
     """SePPO: the loser is pushed away where the policy beats the reference on the winner, else pulled closer."""
     won = policy_chosen_errors - reference_chosen_errors
     sign = torch.where(won.detach() <= 0, 1.0, -1.0)
     lost = policy_rejected_errors - reference_rejected_errors
-    return -torch.nn.functional.logsigmoid(-1000.0 * (won - sign * lost))
+    return -torch.nn.functional.logsigmoid(-0.5 * beta * (won - sign * lost))
 
 
 def toy_dro(*, chosen_log_ratio: Tensor, rejected_log_ratio: Tensor) -> Tensor:
