@@ -206,11 +206,7 @@ def _check_same_shape(role: PlacedRole, policy: Mapping[str, Tensor]) -> None:
 
 
 def view_roles(
-    placed: Mapping[str, PlacedRole],
-    family: DenoiserFamily,
-    network: Network,
-    autocast: Manager = nullcontext,
-    wrapped: Mapping[str, Network] | None = None,
+    placed: Mapping[str, PlacedRole], family: DenoiserFamily, network: Network, autocast: Manager = nullcontext
 ) -> dict[str, Role]:
     """Return the policy and every placed role as what a step asks.
 
@@ -219,12 +215,11 @@ def view_roles(
         family: holds the unwrapped network.
         network: the policy as the training loop wraps it.
         autocast: makes the mixed-precision context, the same for all roles.
-        wrapped: networks of trained roles of their own, as the training loop wraps them, by role.
     """
     roles: dict[str, Role] = {"policy": NetworkRole(family, network, autocast, trainable=True)}
     for name, role in placed.items():
-        with_policy = role.shared and (role.spec.trained or role.source == "policy")
-        asked = network if with_policy else (wrapped or {}).get(name, role.held.network)
+        wrapped = role.shared and (role.spec.trained or role.source == "policy")
+        asked = network if wrapped else role.held.network
         roles[name] = NetworkRole(family, asked, autocast, role.held.gate, trainable=role.spec.trained)
     return roles
 

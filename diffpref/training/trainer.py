@@ -175,13 +175,13 @@ class Trainer:
         attend = partial(set_attention, backend=recipe.model.attention)
         placed = place_roles(self.plan.specs, self.family, adapter, self.random, attend)
         set_checkpointing(self.family, self.bare, recipe.model.gradient_checkpointing)
-        network, wrapped = self._spread(placed)
+        network = self._spread(placed)
         trained = {"policy": adapter.parameters(Held(self.bare))}
         trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
         optimizer = make_optimizer(recipe.optim, trained, self.device)
         for name, group in zip(trained, optimizer.param_groups, strict=True):
             group |= {"role": name, "lr_scale": placed[name].spec.learning_rate_scale if name in placed else 1.0}
-        self.roles = view_roles(placed, self.family, network, self.autocast, wrapped)
+        self.roles = view_roles(placed, self.family, network, self.autocast)
         context = Context(self.family, self.roles, self.random, world=self.world)
         self.moving = Moving(
             placed, adapter, self.bare, optimizer, self.plan.method, context, average=recipe.training.ema
@@ -231,12 +231,8 @@ class Trainer:
             )
         return banked
 
-    def _spread(self, placed: Mapping[str, PlacedRole]) -> tuple[Any, dict[str, Any]]:
-        """Compile every network of the run, and spread it over the processes.
-
-        Returns:
-            The policy's as a step asks it, and those of peers with a network of their own, whose gradients have to be
-            averaged too, by role.
+    def _spread(self, placed: Mapping[str, PlacedRole]) -> Any:
+        """Compile every network of the run, and spread it over the processes; return the policy's as a step asks it.
 
         Raises:
             ConfigError: there is no such backend to compile with.
@@ -249,11 +245,7 @@ class Trainer:
                 compile_network(network, blocks, model.compile, model.compile_backend)
             if self.sharding is not None:
                 shard_network(network, blocks, self.sharding)
-        if self.sharding is not None:
-            return self.bare, {}
-        peers = {name: role.held.network for name, role in placed.items() if role.spec.trained and not role.shared}
-        wrapped = {name: self.accelerator.prepare(network) for name, network in peers.items()}
-        return self.accelerator.prepare(self.bare), wrapped
+        return self.accelerator.prepare(self.bare) if self.sharding is None else self.bare
 
     @property
     def sharded(self) -> bool:
