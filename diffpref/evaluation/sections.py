@@ -6,12 +6,25 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from diffpref.evaluation.headline import Row, number, words
 from diffpref.evaluation.provenance import Provenance
 from diffpref.evaluation.results import Comparison, Item
 from diffpref.evaluation.statistics import WinRate
-from diffpref.plotting import plot_accuracy, plot_errors, plot_fact_shares, plot_loss, plot_margin, to_svg
+from diffpref.plotting import (
+    plot_accuracy,
+    plot_errors,
+    plot_fact_shares,
+    plot_gradient_share,
+    plot_logit_scale,
+    plot_loss,
+    plot_margin,
+    plot_margin_by_timestep,
+    to_svg,
+)
 from diffpref.plotting.curves import series
+from diffpref.plotting.timesteps import by_timestep
 
 __all__ = ["curves", "esc", "facts_plot", "gallery", "how", "limits", "pair", "table"]
 
@@ -24,6 +37,26 @@ CURVES = (
         "errors/chosen_vs_reference",
         plot_errors,
         "The rejected should rise; a chosen error that shoots up means that good pictures are unlearnt too.",
+    ),
+    (
+        "Logit scale",
+        "logits/scale",
+        plot_logit_scale,
+        "Mean magnitude of what the sigmoid is given. Near 0 nothing is learnt; beyond about 5 most pairs are settled.",
+    ),
+)
+BINNED = (
+    (
+        "Margin by timestep",
+        "margins",
+        plot_margin_by_timestep,
+        "Where on the way from clean to noise the policy has learnt to tell the two apart.",
+    ),
+    (
+        "Gradient by timestep",
+        "gradient_share",
+        plot_gradient_share,
+        "Which noise levels the updates came from; a settled pair gives none.",
     ),
 )
 LEFT = ("measure", "win rate", "reading")  # columns set to the left; numbers go to the right
@@ -120,6 +153,12 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> str:
         f'<p class="soft">{esc(note)}</p>{to_svg(draw(metrics), f"{title} against the step")}</figure>'
         for title, name, draw, note in CURVES
         if len(series(metrics, name)[0])
+    ]
+    figures += [
+        f"<figure><figcaption>{esc(title)}</figcaption>"
+        f'<p class="soft">{esc(note)}</p>{to_svg(draw(metrics), title)}</figure>'
+        for title, name, draw, note in BINNED
+        if np.isfinite(by_timestep(metrics, name)[0]).any()
     ]
     if not figures:
         return ""

@@ -16,7 +16,16 @@ from diffpref.plotting.canvas import BLUE, GREY, INK, ORANGE, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_accuracy", "plot_errors", "plot_loss", "plot_margin", "plot_series", "running_mean", "series"]
+__all__ = [
+    "plot_accuracy",
+    "plot_errors",
+    "plot_logit_scale",
+    "plot_loss",
+    "plot_margin",
+    "plot_series",
+    "running_mean",
+    "series",
+]
 
 MetricRows = Sequence[Mapping[str, Any]]
 
@@ -109,3 +118,8 @@ def plot_errors(rows: MetricRows, ax: Axes | None = None) -> Axes:
     names = {"errors/chosen_vs_reference": "chosen", "errors/rejected_vs_reference": "rejected"}
     label = "error above reference (MSE)"
     return plot_series(rows, names, ylabel=label, baseline=0.0, ax=ax)
+
+
+def plot_logit_scale(rows: MetricRows, ax: Axes | None = None) -> Axes:
+    """Draw the mean magnitude of the logit, beta times the difference of the log-ratios."""
+    return plot_series(rows, {"logits/scale": "scale"}, ylabel="mean |logit| (nats)", baseline=0.0, ax=ax)

@@ -17,13 +17,17 @@ from diffpref.plotting import (
     plot_accuracy,
     plot_errors,
     plot_fact_shares,
+    plot_gradient_share,
+    plot_logit_scale,
     plot_loss,
     plot_margin,
+    plot_margin_by_timestep,
     plot_win_rates,
     save_png,
     to_svg,
 )
 from diffpref.plotting.curves import running_mean, series
+from diffpref.plotting.timesteps import by_timestep
 
 ROWS = [
     {
@@ -31,12 +35,13 @@ ROWS = [
         "loss": 0.7 - 0.01 * i,
         "rewards/margins": 0.1 * i,
         "rewards/accuracies": 0.5,
+        "logits/scale": 0.2 * i,
         "errors/chosen_vs_reference": 1e-4 * i,
         "errors/rejected_vs_reference": 3e-4 * i,
     }
     for i in range(20)
 ]
-DRAWERS = [plot_loss, plot_margin, plot_accuracy, plot_errors]
+DRAWERS = [plot_loss, plot_margin, plot_accuracy, plot_errors, plot_logit_scale]
 
 
 @pytest.mark.parametrize("draw", DRAWERS)
@@ -174,3 +179,20 @@ def test_grid_mistakes_are_told():
         picture_grid([])
     with pytest.raises(DataError, match="one size"):
         picture_grid([("", np.zeros((64, 64, 3), np.uint8), np.zeros((64, 32, 3), np.uint8))])
+
+
+def test_means_by_timestep_are_of_the_last_half_and_an_absent_share_is_zero():
+    rows = [
+        {"step": s, "loss": 1.0, "margins/timestep_bin_3": 9.0, "gradient_share/timestep_bin_3": 1.0} for s in (1, 2)
+    ]
+    rows += [
+        {"step": 3, "loss": 1.0, "margins/timestep_bin_3": 1.0, "gradient_share/timestep_bin_3": 1.0},
+        {"step": 4, "loss": 1.0, "margins/timestep_bin_8": 4.0, "gradient_share/timestep_bin_8": 1.0},
+    ]
+    margins, shares = by_timestep(rows, "margins")[0], by_timestep(rows, "gradient_share")[0]
+    assert (margins[3], margins[8]) == (1.0, 4.0) and np.isnan(margins[0])
+    assert shares.tolist() == [0, 0, 0, 0.5, 0, 0, 0, 0, 0.5, 0]
+    assert np.isnan(by_timestep([{"step": 1, "loss": 1.0}], "gradient_share")[0]).all()
+    for draw, bars in ((plot_margin_by_timestep, [1.0, 4.0]), (plot_gradient_share, [0, 0, 0, 50, 0, 0, 0, 0, 50, 0])):
+        ax = draw(rows)
+        assert [bar.get_height() for bar in ax.patches] == bars and "(" in ax.get_ylabel()
