@@ -14,7 +14,7 @@ from diffpref.core.files import write_atomic
 from diffpref.evaluation.page import PAGE, STYLE
 from diffpref.evaluation.sections import esc
 from diffpref.plotting import as_uint8
-from diffpref.plotting.step_grid import COLUMNS, RecordView, SampleView, StepView, step_grid
+from diffpref.plotting.step_grid import COLUMNS, DIFFERENCE, RecordView, SampleView, StepView, differences, step_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,7 @@ LARGEST = 384  # pixels of a picture in the page
 MORE_STYLE = """
 .record { border-top: 1px solid var(--line); padding: 1.2rem 0 .6rem; }
 .record h2 { margin: 0; font-size: 1.1rem; }
-.sample { display: grid; grid-template-columns: repeat(4, minmax(0, 9rem)) minmax(11rem, 16rem); gap: .6rem;
+.sample { display: grid; grid-template-columns: repeat(5, minmax(0, 8rem)) minmax(11rem, 15rem); gap: .6rem;
   align-items: start; margin: .7rem 0; }
 .sample figure { margin: 0; font-size: .8rem; }
 .sample img { display: block; width: 100%; border-radius: 4px; background: var(--line); image-rendering: pixelated; }
@@ -72,13 +72,18 @@ def write_explanation(folder: Path, view: StepView) -> dict[str, Path]:
     """
     folder = Path(folder)
     paths = {ending: folder / f"explain.{ending}" for ending in ("html", "png", "json")}
-    order = sorted(view.records, key=lambda record: -(record.gradient_share or 0.0))
+    order = sorted(range(len(view.records)), key=lambda i: -(view.records[i].gradient_share or 0.0))
     legend = (
         "Left to right: the sample as training sees it (through the VAE), with this update's noise, and the clean "
-        "image that each model implies from the noised one. An error above the reference's means that the policy "
-        "denoises this sample worse than the reference does. The largest share of the gradient comes first."
+        "image that each model implies from the noised one; last the difference of these two, amplified, grey where "
+        "there is none. An error above the reference's means that the policy denoises this sample worse than the "
+        "reference does. The largest share of the gradient comes first."
     )
-    body = [f'<p class="soft">{esc(legend)}</p>', *(_record(record) for record in order), _metrics(view.metrics)]
+    body = [
+        f'<p class="soft">{esc(legend)}</p>',
+        *(_record(view.records[i]) for i in order),
+        _metrics(view.metrics),
+    ]
     page = PAGE.substitute(
         title=esc(f"{view.run}, step {view.step}"),
         style=STYLE + MORE_STYLE,
@@ -94,18 +99,19 @@ def write_explanation(folder: Path, view: StepView) -> dict[str, Path]:
 
 
 def _record(record: RecordView) -> str:
+    factor, changes = differences(record)
     share = record.gradient_share
     bar = "" if share is None else f'<div class="share"><i style="width:{100 * share:.2f}%"></i></div>'
-    samples = "".join(_sample(sample) for sample in record.samples)
+    samples = "".join(_sample(s, change, factor) for s, change in zip(record.samples, changes, strict=True))
     told = f"{record.heading}. Record {record.record}, visit {record.visit}."
     heading = record.caption or "(no caption)"
     return f'<section class="record"><h2>{esc(heading)}</h2><p class="soft">{esc(told)}</p>{bar}{samples}</section>'
 
 
-def _sample(sample: SampleView) -> str:
+def _sample(sample: SampleView, change: Any, factor: float) -> str:
     figures = "".join(
         f"<figure>{_picture(picture, f'{sample.group}, {name}')}<figcaption>{esc(name)}</figcaption></figure>"
-        for picture, name in zip(sample.pictures, COLUMNS, strict=True)
+        for picture, name in zip((*sample.pictures, change), (*COLUMNS, f"{DIFFERENCE}, x {factor:.2g}"), strict=True)
     )
     rows = "".join(
         f'<tr><th scope="row">{esc(name)}</th><td class="num">{esc(f"{value:.5g}")}</td></tr>'
@@ -118,7 +124,7 @@ def _sample(sample: SampleView) -> str:
 
 def _picture(picture: Any, description: str) -> str:
     if picture is None:
-        return '<p class="soft">none: at pure noise a prediction implies no clean image</p>'
+        return '<p class="soft">none</p>'
     from PIL import Image
 
     image = Image.fromarray(as_uint8(picture))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["RecordView", "SampleView", "StepView", "step_grid"]
+__all__ = ["COLUMNS", "DIFFERENCE", "RecordView", "SampleView", "StepView", "differences", "step_grid"]
 
-TILE, GAP, MARGIN, TEXT = 132, 8, 22, 208  # pixels
+TILE, GAP, MARGIN, TEXT = 124, 8, 22, 184  # pixels
 SMALL = 13
 COLUMNS = ("seen in training", "noised", "reference: clean", "policy: clean")
+DIFFERENCE = "policy - reference"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,26 @@ class StepView:
         return f"Update {self.step}, replayed from {origin}. Loss {self.loss:.6g}: {told}."
 
 
+def differences(record: RecordView) -> tuple[float, list[Any]]:
+    """Return by how much the difference of what policy and reference take for clean is multiplied, and its pictures.
+
+    Grey is no difference. One factor holds for all samples of the record, so that they can be compared.
+
+    Returns:
+        The factor, at most 64, and for each sample (H, W, 3) uint8, or None where a model gave no picture.
+    """
+    import numpy as np
+
+    found = [
+        None if reference is None or policy is None else policy.astype(np.float32) - reference
+        for _, _, reference, policy in (sample.pictures for sample in record.samples)
+    ]
+    largest = max((float(np.quantile(np.abs(values), 0.995)) for values in found if values is not None), default=0.0)
+    factor = min(64.0, 127.0 / largest) if largest else 64.0
+    shown = [None if d is None else np.clip(np.rint(128 + factor * d), 0, 255).astype(np.uint8) for d in found]
+    return factor, shown
+
+
 def step_grid(view: StepView, *, columns: int = 2, tile: int = TILE) -> Image:
     """Return one image of all records of an update, a block each, the largest share of the gradient first.
 
@@ -128,11 +150,12 @@ def step_grid(view: StepView, *, columns: int = 2, tile: int = TILE) -> Image:
 
     if not view.records:
         raise DataError("an update without records cannot be drawn")
-    order = sorted(view.records, key=lambda record: -(record.gradient_share or 0.0))
+    order = sorted(range(len(view.records)), key=lambda i: -(view.records[i].gradient_share or 0.0))
     columns = min(columns, len(order))
-    samples = max(len(record.samples) for record in order)
-    block = 4 * tile + 3 * GAP + GAP + TEXT
-    head = 2 * 21 + 20 + 22  # two lines of caption, the numbers, the names of the columns
+    samples = max(len(record.samples) for record in view.records)
+    block = 5 * (tile + GAP) + TEXT
+    captions = [_wrapped(record.caption, block) for record in view.records]
+    head = 21 * max(map(len, captions)) + 20 + 22  # captions, the numbers, the names of the columns
     cell = (block + 2 * MARGIN, head + samples * (tile + GAP) + MARGIN)
     top = 58
     rows = -(-len(order) // columns)
@@ -140,35 +163,46 @@ def step_grid(view: StepView, *, columns: int = 2, tile: int = TILE) -> Image:
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 12), f"{view.run}, step {view.step}", fill=INK, font=caption_font())
     draw.text((MARGIN, 34), view.sentence, fill=GREY, font=sized_font(SMALL))
-    for index, record in enumerate(order):
-        corner = (MARGIN + index % columns * cell[0], top + index // columns * cell[1])
-        _draw_record(sheet, draw, record, corner, block, tile)
+    for place, i in enumerate(order):
+        corner = (MARGIN + place % columns * cell[0], top + place // columns * cell[1])
+        record = view.records[i]
+        _draw_record(sheet, draw, record, captions[i], corner, block, tile)
     return sheet
 
 
+def _wrapped(caption: str, width: int) -> list[str]:
+    return textwrap.wrap(caption, width // 9, max_lines=2, placeholder=" ...") or ["(no caption)"]
+
+
 def _draw_record(
-    sheet: Image, draw: ImageDraw, record: RecordView, corner: tuple[int, int], block: int, tile: int
+    sheet: Image,
+    draw: ImageDraw,
+    record: RecordView,
+    lines: Sequence[str],
+    corner: tuple[int, int],
+    block: int,
+    tile: int,
 ) -> None:
     left, top = corner
+    factor, changes = differences(record)
     draw.line((left, top, left + block, top), fill=LINE)
-    characters = int(block / 9)
-    lines = textwrap.wrap(record.caption, characters, max_lines=2, placeholder=" ...") or ["(no caption)"]
     for number, text in enumerate(lines):
         draw.text((left, top + 6 + 21 * number), text, fill=INK, font=caption_font())
     draw.text((left, top + 6 + 21 * len(lines)), record.heading, fill=INK, font=sized_font(SMALL))
     y = top + 6 + 21 * len(lines) + 22
-    for number, name in enumerate(COLUMNS):
+    for number, name in enumerate((*COLUMNS, f"{DIFFERENCE}, x {factor:.2g}")):
         draw.text((left + number * (tile + GAP), y), name, fill=GREY, font=sized_font(11))
     y += 17
-    for sample, colour in zip(record.samples, (BLUE, ORANGE, *[GREY] * len(record.samples)), strict=False):
-        for number, picture in enumerate(sample.pictures):
+    colours = (BLUE, ORANGE, *[GREY] * len(record.samples))
+    for sample, change, colour in zip(record.samples, changes, colours, strict=False):
+        for number, picture in enumerate((*sample.pictures, change)):
             x = left + number * (tile + GAP)
             if picture is None:
                 draw.text((x + 8, y + tile // 2 - 8), "none", fill=GREY, font=sized_font(SMALL))
             else:
                 sheet.paste(resize(picture, tile).resize((tile, tile)), (x, y))
             draw.rectangle((x - 1, y - 1, x + tile, y + tile), outline=LINE)
-        x = left + 4 * (tile + GAP)
+        x = left + 5 * (tile + GAP)
         draw.text((x, y), sample.group, fill=colour, font=caption_font())
         for number, (name, value) in enumerate(sample.numbers.items()):
             line = y + 26 + 19 * number

@@ -126,7 +126,7 @@ def test_the_command_writes_page_pictures_and_numbers(
     )
     assert written["exact"] is True and set(written["records"][0]["samples"]) == {"chosen", "rejected"}
     page = (output / "explain.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 * 2 * 4 and "http" not in page.split("</style>")[1]
+    assert page.count("data:image/png;base64,") == 2 * 2 * 5 and "http" not in page.split("</style>")[1]
     assert "the same bits as in the log" in page
     with Image.open(output / "explain.png") as picture:
         assert picture.size[0] > 1000
