@@ -18,6 +18,7 @@ from diffpref.core.failpoints import reach
 
 __all__ = [
     "append_line",
+    "publish_file",
     "publish_folder",
     "read_json",
     "remove_folder",
@@ -85,6 +86,22 @@ def publish_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def publish_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` for a library to write to; on success it takes the place of ``path``."""
+    path = Path(path)
+    _make(path.parent)
+    temporary = path.parent / f".tmp-{path.name}-{os.getpid()}"
+    try:
+        reach("open", path)
+        yield temporary
+        _sync(temporary)
+        reach("rename", path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _swap(temporary: Path, target: Path) -> None:

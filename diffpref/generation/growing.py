@@ -19,7 +19,7 @@ from typing import Any
 
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
-from diffpref.core.files import read_json, sha256, write_atomic, write_json
+from diffpref.core.files import publish_file, read_json, sha256, write_atomic, write_json
 from diffpref.data import Store, read_store
 from diffpref.data.parts import PartReader, write_part
 from diffpref.data.schema import SCHEMA_VERSION, to_table
@@ -138,12 +138,8 @@ class GrowingStore:
         return True
 
     def _add(self, number: int, records: Sequence[Record]) -> None:
-        path = self._path(number)
-        temporary = self.folder / f".tmp-{path.name}-{os.getpid()}"
-        write_part(temporary, to_table(records))
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with publish_file(self._path(number)) as path:
+            write_part(path, to_table(records))
 
     def finish(self, max_unusable: float = 1.0) -> Store:
         """Write the manifest, unless another process has, and open the store.

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffpref.core.contracts import Reward
-from diffpref.core.files import publish_folder
+from diffpref.core.files import publish_folder, write_atomic
 from diffpref.core.randomness import hash_key
 from diffpref.models import load_family
 from diffpref.models.roles import NetworkRole
@@ -134,7 +134,7 @@ def main(
                 "per_caption": torch.tensor(per_caption),
             }
             save_file(tensors, folder / "pool.safetensors")
-            (folder / "captions.txt").write_text("\n".join(map(str, pool.captions)) + "\n", encoding="utf-8")
+            write_atomic(folder / "captions.txt", "\n".join(map(str, pool.captions)) + "\n")
         print(f"{split}: {len(pool.captions)} pictures, all six facts right in {np.mean(pool.num_right == 6):.1%}")
 
 
