@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,9 @@ from diffpref.core.randomness import Random
 from diffpref.data import Framing, KeyedSampler, Pair, View, open_records, pair_view, usable_records
 
 __all__ = ["PairBatches", "framing_of", "load_pairs", "pair_columns"]
+
+AT_ONCE = 128
+"""Pairs whose images are in memory together while they are encoded."""
 
 
 def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Record], list[Pair]]:
@@ -86,32 +89,47 @@ class PairBatches:
         self.sampler = KeyedSampler(len(pairs), random.seed)
         self.columns, self.slots = pair_columns(pairs), slots
         self._empty: Conditioning | None = None
+        self._contents: list[tuple[Candidate, ...]] | None = None
 
     def encode(self) -> tuple[int, int]:
         """Encode what the cache lacks; return how many images and captions that was."""
-        candidates, views = zip(*self._framed(), strict=True)
-        images = self.cache.encode_images(candidates, views)
+        images = 0
+        for start in range(0, len(self.pairs), AT_ONCE):
+            candidates, views = zip(*self._framed(self.pairs[start : start + AT_ONCE]), strict=True)
+            images += self.cache.encode_images(candidates, views)
         return images, self.cache.encode_captions(["", *dict.fromkeys(pair.prompt for pair in self.pairs)])
 
     def digest(self) -> dict[str, Any]:
         """Return how many pairs there are, and a digest of all that they are: their order, labels and content."""
         seen = hashlib.blake2b(digest_size=16)
-        for pair in self.pairs:
-            candidates = self.records[pair.record_index].candidates
-            content = [self.cache.digest(candidates[getattr(pair, group)]) for group in self.used]
+        for pair, shown in zip(self.pairs, self.contents, strict=True):
+            content = [candidate.sha256 for candidate in shown[: len(self.used)]]
             values = [pair.key, pair.record_id, pair.prompt, pair.probability, pair.weight, *content]
             seen.update(json.dumps(values).encode() + b"\n")
         return {"pairs": len(self.pairs), "content": seen.hexdigest()}
 
-    def _framed(self) -> Iterator[tuple[Candidate, View]]:
+    def _framed(self, pairs: Iterable[Pair]) -> Iterator[tuple[Candidate, View]]:
         """Yield every image that may be shown, in each of its views."""
-        for pair in self.pairs:
-            candidates = self.records[pair.record_index].candidates
-            shown = [candidates[getattr(pair, group)] for group in self.used]
-            if self.framing.original_sizes:
-                shown.append(candidates[0])
+        for pair in pairs:
+            shown = self._shown(pair)
             for view in self.framing.views(pair.record_id, self.random):
                 yield from ((candidate, view) for candidate in shown)
+
+    def _shown(self, pair: Pair) -> list[Candidate]:
+        """Return the images of a pair in the order of `used`, then the one whose size is told, if any is."""
+        candidates = self.records[pair.record_index].candidates
+        shown = [candidates[getattr(pair, group)] for group in self.used]
+        return [*shown, candidates[0]] if self.framing.original_sizes else shown
+
+    @property
+    def contents(self) -> list[tuple[Candidate, ...]]:
+        """The images of each pair by their digests alone: a step need not read records, which hold whole files."""
+        if self._contents is None:
+            self._contents = [
+                tuple(Candidate(sha256=self.cache.digest(candidate)) for candidate in self._shown(pair))
+                for pair in self.pairs
+            ]
+        return self._contents
 
     def keys(self, items: Sequence[tuple[int, int]]) -> tuple[tuple[str, int], ...]:
         """Return what the random draws of (pair number, visit) items are keyed by."""
@@ -125,11 +143,11 @@ class PairBatches:
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
         views = [self.framing.view(pair.record_id, *key, self.random) for pair, key in zip(pairs, keys, strict=True)]
+        shown = list(zip(*(self.contents[index] for index, _ in items), strict=True))
         media = {}
-        for group in self.used:
+        for place, group in enumerate(self.used):
             numbers = [getattr(pair, group) for pair in pairs]
-            candidates = [self.records[p.record_index].candidates[n] for p, n in zip(pairs, numbers, strict=True)]
-            posterior = self.cache.latents(candidates, views)
+            posterior = self.cache.latents(shown[place], views)
             drawn = [(*key, number) for key, number in zip(keys, numbers, strict=True)]
             noise = self.random.normal("posterior", drawn, posterior.mean.shape[1:])
             media[group] = (posterior.mean + posterior.std * noise).to(self.device)
@@ -137,6 +155,5 @@ class PairBatches:
         columns = {name: torch.tensor(given[name], device=self.device) for name in sorted(self.columns)}
         conditioning = self.cache.conditioning([pair.prompt for pair in pairs])
         if self.framing.original_sizes:
-            first = [self.records[pair.record_index].candidates[0] for pair in pairs]
-            conditioning = conditioning.replace(self.cache.size_conditioning(first, views))
+            conditioning = conditioning.replace(self.cache.size_conditioning(shown[-1], views))
         return Batch(keys, media, {"": conditioning.to(self.device)}, columns, self._empty)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffpref.cache import EncodedCache
 from diffpref.config import build_recipe
 from diffpref.core.contracts import Candidate, Judgement, Record
 from diffpref.core.errors import DataError
@@ -100,3 +101,22 @@ def test_soft_labels_are_refused_by_an_objective_that_would_ignore_them(recipe_k
     finally:
         for names in (registry._things, registry._origins):
             names.pop("deaf")
+
+
+def test_images_are_read_to_be_encoded_a_few_at_a_time_and_never_in_a_step(
+    recipe_keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffpref.training.batches.AT_ONCE", 3)
+    asked: list[int] = []
+    encode = EncodedCache.encode_images
+
+    def counted(self: EncodedCache, candidates: Any, views: Any = None) -> int:
+        asked.append(len(candidates))
+        return encode(self, candidates, views)
+
+    monkeypatch.setattr(EncodedCache, "encode_images", counted)
+    trainer = Trainer(build_recipe(recipe_keys(data__cache=str(tmp_path / "own"), data__size_conditioning="original")))
+    trainer.setup()
+    assert asked == [9] * 5 + [3]  # 16 pairs, three images of each
+    trainer.batches.records = ()
+    assert next(trainer.steps())["loss"] > 0
