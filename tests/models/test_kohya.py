@@ -156,6 +156,30 @@ def test_the_average_is_exported_where_there_is_one(run: Any, capsys: pytest.Cap
     torch.testing.assert_close(answers(family, whole.unet), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_run_of_all_weights_becomes_a_whole_pipeline_and_no_lora(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = families.get("sd").tiny()
+    family.pipeline().save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for parameter in family.network.parameters():
+            parameter.mul_(1.05)
+    adapters.get("full")().save(family, family.network, tmp_path / "run" / "model")
+    recipe = {
+        "output": str(tmp_path / "run"),
+        "model": {"family": "sd", "path": str(tmp_path / "base"), "precision": "bf16"},
+        "adapter": {"kind": "full"},
+        "data": {"source": "none"},
+        "method": "diffusion_dpo",
+    }
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(recipe))
+    words = (str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--format")
+    assert "has trained all weights; use merged" in complaint(capsys, *words, "kohya")
+    assert main(["export", *words, "merged"]) == 0
+    whole = DiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert torch.equal(answers(family, whole.unet), answers(family, family.network))  # float32, though trained in bf16
+
+
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(["export", *words]) == 2
