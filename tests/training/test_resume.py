@@ -21,7 +21,7 @@ from diffpref.cli import main
 from diffpref.config import Named, Recipe, build_recipe, load_recipe
 from diffpref.config.problems import dotted_names
 from diffpref.core.errors import CheckpointError, ConfigError
-from diffpref.core.files import write_atomic
+from diffpref.core.files import read_json, write_atomic, write_json
 from diffpref.data import read_store, write_store
 from diffpref.training import Trainer
 from diffpref.training.checkpoints import list_checkpoints, open_checkpoint
@@ -299,3 +299,31 @@ def test_row_06_a_run_without_a_good_checkpoint_stops_and_names_each(
     assert newest.startswith(f"diffpref: {output}/checkpoints/step-000004: policy.safetensors: 0 bytes, expected ")
     assert oldest == f"diffpref: {output}/checkpoints/step-000002: manifest.json: missing"
     assert exact(output) == lines and not list(output.rglob(".*"))
+
+
+def test_row_07_a_run_goes_on_from_a_checkpoint_of_format_1(recipe_keys: Keys, tmp_path: Path) -> None:
+    straight = run(recipe_keys(output=str(tmp_path / "straight"), training__steps=6))
+    keys = recipe_keys(output=str(tmp_path / "old"), training__steps=4)
+    saved = list_checkpoints(run(keys).output)[-1]
+    counters = read_json(saved / "counters.json")
+    groups = [{k: v for k, v in g.items() if k not in ("role", "lr_scale")} for g in counters["optimizer"]["groups"]]
+    write_json(saved / "optimizer.json", {**counters["optimizer"], "groups": groups})
+    write_json(saved / "counters.json", {"format": 1, "step": 4, "scaler": counters["scaler"]})
+    (saved / "manifest.json").unlink()
+    longer = run(keys, steps=6)
+    rows = [
+        [{k: v for k, v in row.items() if "guards/" not in k} for row in exact(t.output)] for t in (longer, straight)
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 6  # the guards' own running average was not saved then
+    assert open_checkpoint(list_checkpoints(longer.output)[-1]).counters["format"] == 2
+
+
+def test_row_08_a_run_says_so_when_its_updates_are_shared_out_otherwise(
+    recipe_keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(recipe_keys(training={"steps": 1, "batch_size": 2, "accumulation": 2}))
+    again = Trainer(build_recipe(recipe_keys(training={"steps": 2, "batch_size": 4})))
+    with caplog.at_level(logging.WARNING):
+        again.setup()
+    (told,) = [message for message in caplog.messages if message.startswith("training: ")]
+    assert "batch_size x accumulation was 2 x 2 and is 4 x 1" in told and told.endswith("to rounding, not to the bit")
