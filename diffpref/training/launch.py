@@ -108,7 +108,7 @@ def sharding_options(accelerator: Accelerator, recipe: Recipe) -> dict[str, Any]
     Raises:
         ConfigError: the recipe asks for something that does not go with sharding.
     """
-    if not (accelerator.use_distributed and _asked("ACCELERATE_USE_FSDP")):
+    if not (accelerator.is_fsdp2 or (accelerator.use_distributed and _asked("ACCELERATE_USE_FSDP"))):
         return None
     if recipe.model.compile == "full":
         raise ConfigError("model.compile: full does not go with FSDP2, which gathers block by block; use regional")
