@@ -50,13 +50,13 @@ BINNED = (
         "Margin by timestep",
         "margins",
         plot_margin_by_timestep,
-        "Where on the way from clean to noise the policy has learnt to tell the two apart.",
+        "Where on the way from clean to noise the policy tells the two apart; second half of the run.",
     ),
     (
         "Gradient by timestep",
         "gradient_share",
         plot_gradient_share,
-        "Which noise levels the updates came from; a settled pair gives none.",
+        "Which noise levels the updates came from; a settled pair gives none. Second half of the run.",
     ),
 )
 LEFT = ("measure", "win rate", "reading")  # columns set to the left; numbers go to the right

@@ -49,7 +49,7 @@ def _bars(rows: Sequence[Mapping[str, Any]], name: str, scale: float, ylabel: st
         ax.plot([k, k], [low, high], color=BLUE, linewidth=1.8, solid_capstyle="butt")
     ax.grid(False, axis="x")
     ax.set_xticks(range(NUM_BINS), [f"{k / NUM_BINS:g}" for k in range(NUM_BINS)])
-    ax.set_xlabel("timestep, from (0 = clean, 1 = noise), second half of the run")
+    ax.set_xlabel("from this timestep on (0 clean, 1 noise)")
     ax.set_ylabel(ylabel)
     return ax
 

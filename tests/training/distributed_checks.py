@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffpref.config import build_recipe
+from diffpref.config import Guards, build_recipe
 from diffpref.core.errors import DiffprefError, Interrupted, NonFiniteError
 from diffpref.core.failpoints import fail_at
 from diffpref.models import registry as families
@@ -131,19 +131,31 @@ class _Spoilt:
 
 @check
 def not_finite(keys: dict[str, Any], what: str) -> dict[str, Any]:
-    """Meet a loss or a gradient that is not finite in the second process, at the second update; say what came of it."""
+    """Meet a loss or a gradient that is not finite in the second process, at the second update: stop, skip, go on."""
     trainer = Trainer(build_recipe(keys))
     updates = trainer.steps()
     next(updates)
+    sound = trainer.updater.likelihood
     if trainer.world.rank == 1:
-        trainer.updater = replace(trainer.updater, likelihood=_Spoilt(trainer.updater.likelihood, what))
+        trainer.updater = replace(trainer.updater, likelihood=_Spoilt(sound, what))
     before = [p.detach().clone() for p in trainer.updater.trained]
     try:
         next(updates)
     except NonFiniteError as error:
-        same = [torch.equal(_here(a), _here(b)) for a, b in zip(before, trainer.updater.trained, strict=True)]
-        return {"told": str(error), "unchanged": all(same), "step": trainer.step}
-    raise AssertionError("it trained")
+        told = str(error)
+    else:
+        raise AssertionError("it trained")
+    trainer.updater.guard.settings = Guards(nonfinite="skip")
+    left_out = trainer.updater(1)
+    same = [torch.equal(_here(a), _here(b)) for a, b in zip(before, trainer.updater.trained, strict=True)]
+    trainer.updater = replace(trainer.updater, likelihood=sound)
+    return {
+        "told": told,
+        "unchanged": all(same),
+        "step": trainer.step,
+        "left out": ["loss" in left_out, left_out["data/skipped"]],
+        "goes on": math.isfinite(trainer.updater(2)["loss"]),
+    }
 
 
 @check

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,7 @@ def test_what_two_processes_that_share_trained_loads_in_plain_diffusers(
 
 @pytest.mark.parametrize(("what", "kind"), [("loss", "full"), ("gradient", "lora")])
 def test_row_10_and_11_what_is_not_finite_in_one_process_stops_both_and_changes_nothing(
-    two: dict[str, list[Any]], what: str, kind: str
+    two: dict[str, list[Any]], keys: Keys, what: str, kind: str
 ) -> None:
     for number, case in enumerate(MATRIX):
         if case[1] != kind or case[2] is not KEPT:
@@ -278,6 +279,12 @@ def test_row_10_and_11_what_is_not_finite_in_one_process_stops_both_and_changes_
             told = answer["value"]["told"]
             assert f"update 2: the {what}" in told and "nothing was changed" in told, (case, told)
             assert answer["value"]["unchanged"] and answer["value"]["step"] == 1, case
+            assert answer["value"]["left out"] == [False, 1.0] and answer["value"]["goes on"], case
+        output = Path(keys(f"no{number}", kind, 2, 1)["output"])
+        (update,) = json.loads((output / "nonfinite.json").read_text())["updates"]  # the skip wrote over the stop
+        assert (update["update"], update["what"]) == (2, what)
+        told_of = [(record["rank"], record["finite"]) for record in update["records"]]
+        assert told_of == [(0, True)] * 2 + [(1, what == "gradient")] * 2
 
 
 def test_the_command_trains_and_draws_under_a_launcher_and_one_process_speaks(
