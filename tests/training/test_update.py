@@ -217,7 +217,7 @@ def test_the_log_has_the_agreed_names(recipe_keys: Keys) -> None:
         "step", "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logits/scale",
         "logps/chosen", "errors/chosen", "errors/chosen_vs_reference",
         "logps/rejected", "errors/rejected", "errors/rejected_vs_reference",
-        "grad_norm", "lr", "perf/images_per_second", "perf/memory_bytes",
+        "grad_norm", "lr", "perf/images_per_second", "perf/memory_bytes", "guards/winner_error",
     ]  # fmt: skip
     binned = {name.split("/")[0] for name in rows[0] if "/timestep_bin_" in name}
     assert binned == {"margins", "accuracies", "losses", "gradient_share"}
