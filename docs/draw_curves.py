@@ -7,10 +7,12 @@ are there, then writes the figures into ``docs/images``. On two idle cores that 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from diffpref.cli import main as diffpref
 from diffpref.config import build_recipe
@@ -23,10 +25,13 @@ from diffpref.plotting import (
     plot_loss,
     plot_margin_by_timestep,
 )
+from diffpref.plotting.step_grid import step_grid
 from diffpref.training import Trainer
+from diffpref.training.explain import explain_step
 from diffpref.training.log import read_metrics
 
 IMAGES = Path(__file__).parent / "images"
+EXPLAINED = 176  # the update that is shown
 LAYERS = "to_q to_k to_v to_out.0 proj_in proj_out ff.net.0.proj ff.net.2 time_emb_proj conv1 conv2 linear_1 linear_2"
 RUNS = {
     "healthy": {"objective": [{"dpo": {"beta": 1000}}], "optim.learning_rate": 3e-4, "training.steps": 200},
@@ -78,7 +83,7 @@ def draw(rows: list[dict[str, Any]], drawers: list[Any], path: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Make both figures."""
+    """Make all figures."""
     IMAGES.mkdir(exist_ok=True)
     curves = [plot_loss, plot_accuracy, plot_errors]
     draw(
@@ -87,6 +92,10 @@ def main(folder: Path) -> None:
         IMAGES / "curves_healthy.png",
     )
     draw(rows_of(folder, "unlearning"), curves, IMAGES / "curves_unlearning.png")
+    view = explain_step(folder / "healthy", EXPLAINED)
+    largest = sorted(view.records, key=lambda record: -(record.gradient_share or 0.0))[:4]
+    sheet = step_grid(replace(view, records=tuple(largest)))
+    sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3), Image.Resampling.LANCZOS).save(IMAGES / "explained.png")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def test_what_follows_when_good_pictures_are_unlearnt(
     recipe_keys: Keys, unlearn: None, policy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = unlearning(recipe_keys, winner_error=policy)
+    keys["training"]["ema"] = {"decay": 0.5}
     trainer = Trainer(build_recipe(keys))
     with caplog.at_level(logging.WARNING, logger="diffpref.training.alarms"):
         output = trainer.fit()
@@ -109,9 +110,10 @@ def test_what_follows_when_good_pictures_are_unlearnt(
         return
     good = max(step for step in errors if step < rang[0] - 1 and errors[step] <= 0.05)
     assert rows[-1]["guards/rolled_back_to"] == good == trainer.step and saved == {good, rang[0]}
-    kept = load_file(output / "checkpoints" / f"step-{good:06d}" / "policy.safetensors")
-    result = load_file(output / "model" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(kept[name], result[name]) for name in result)
+    for part, folder in (("policy", "model"), ("ema", "model_ema")):  # the average is that of before, too
+        kept = load_file(output / "checkpoints" / f"step-{good:06d}" / f"{part}.safetensors")
+        result = load_file(output / folder / "diffusion_pytorch_model.safetensors")
+        assert result and all(torch.equal(kept[name], result[name]) for name in result), part
     again = Trainer(build_recipe(keys))  # the same command once more ends the same way, without a step
     assert list(again.steps()) == [] and again.step == good
 

@@ -103,6 +103,14 @@ def test_a_replayed_update_is_explained_too(recipe_keys: Keys) -> None:
     assert sum(one.gradient_share or 0 for one in view.records) == pytest.approx(1)
 
 
+def test_a_run_that_reads_its_reference_from_a_bank_is_explained_by_the_live_one(recipe_keys: Keys) -> None:
+    shape = {"steps": 3, "batch_size": 8, "checkpoint_every": 2}
+    folder = Trainer(build_recipe(recipe_keys(training=shape, bank={"slots": 1}))).fit()
+    view = explain_step(folder, 3)  # of the second visit, which was read from the bank
+    assert view.exact and view.start == 2 and len(view.records) == 8
+    assert all(sample.pictures[2] is not None for one in view.records for sample in one.samples)
+
+
 def test_a_method_without_a_reference_shows_the_policy_alone(recipe_keys: Keys) -> None:
     view = explain_step(Trainer(build_recipe(recipe_keys(method="sft"))).fit(), 2)
     assert view.exact and all(len(one.samples) == 1 and one.margin is None for one in view.records)
