@@ -15,13 +15,10 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from torch import Tensor
-
 from diffpref.cache import BankedRole, EncodedCache
 from diffpref.config import Recipe, save_recipe
 from diffpref.core.contracts import Callback, Context, Likelihood, World
-from diffpref.core.errors import DataError, DiskFullError, Interrupted
-from diffpref.core.files import publish_folder
+from diffpref.core.errors import DiskFullError, Interrupted
 from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
@@ -34,19 +31,19 @@ from diffpref.models.roles import PlacedRole, place_roles, view_roles
 from diffpref.models.sharding import gather_tensors, shard_network
 from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
-from diffpref.training.batches import PairBatches, framing_of, load_pairs, pair_columns
-from diffpref.training.card import write_model_card
+from diffpref.training.batches import PairBatches, framing_of, load_pairs
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
-from diffpref.training.disk import writing
+from diffpref.training.demands import check_pairs
 from diffpref.training.forward import Watcher
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler, sharding_options
-from diffpref.training.log import MetricsLog, read_metrics
+from diffpref.training.log import MetricsLog
 from diffpref.training.memory import memory_bytes
 from diffpref.training.moving import Moving
 from diffpref.training.optimizer import make_optimizer
 from diffpref.training.output import RunFolder
 from diffpref.training.plan import make_plan
+from diffpref.training.result import write_results
 from diffpref.training.resume import refuse_other_data, settings_of, with_records_per_update
 from diffpref.training.rollback import healthy_checkpoint
 from diffpref.training.run_state import collect_state, restore_state
@@ -135,22 +132,7 @@ class Trainer:
         records, pairs = load_pairs(recipe.data, str(self.output / "quarantine.jsonl") if main else None)
         if main:
             logger.info("data: %d records give %d pairs", len(records), len(pairs))
-        if len(pairs) < self.records_per_update:
-            raise DataError(
-                f"{len(pairs)} pairs are fewer than the {self.records_per_update} of one update (training.batch_size x"
-                " training.accumulation x processes); lower these, or give more data"
-            )
-        given = pair_columns(pairs)
-        if missing := self.plan.columns - given:
-            raise DataError(
-                f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
-                f" {', '.join(sorted(given)) or 'none'}"
-            )
-        if "preference" in given and (deaf := self.plan.composition.deaf_to_preference):
-            raise DataError(
-                f"the data hold soft labels or ties, which the objective {', '.join(deaf)} would take for certain wins;"
-                " drop ties (data.drop_ties), give hard labels, or use an objective that reads soft ones, such as dpo"
-            )
+        check_pairs(pairs, self.plan, self.records_per_update)
         encoders = open_family(recipe.model, "vae", "text").to(self.device)
         resolution = recipe.data.resolution or encoders.native_resolution()
         with self.accelerator.main_process_first():  # the others find what the first has encoded
@@ -385,26 +367,16 @@ class Trainer:
         if average is not None:
             results[f"{adapter.folder}_ema"] = average.tensors
         whole = {name: gather_tensors(tensors, keep=self.world.is_main) for name, tensors in results.items()}
-        on_main(self.accelerator, partial(self._write_results, whole))
+
+        def write() -> int:
+            self.log.flush()
+            write_results(
+                self.output, self.recipe, self.plan, self.family, self.bare, whole,
+                data=self.data_digest, processes=self.world.size,
+            )  # fmt: skip
+            return 0
+
+        on_main(self.accelerator, write)
         for callback in self.callbacks:
             callback.on_end(self)
         self.accelerator.wait_for_everyone()
-
-    def _write_results(self, results: Mapping[str, Mapping[str, Tensor]]) -> int:
-        """Write weights in diffusers' format, folder by folder."""
-        self.log.flush()
-        adapter = self.plan.adapter
-        intact = "the checkpoints are intact: make room and run again"
-        for name, state in results.items():
-            needed = sum(t.numel() * t.element_size() for t in state.values())
-            with (
-                writing(self.output / name, needed, intact),
-                publish_folder(self.output / name, replace=True) as folder,
-            ):
-                adapter.save(self.family, self.bare, folder, state)
-        metrics, processes = read_metrics(self.log.path), self.world.size
-        with writing(self.output / "README.md", 10_000, intact):
-            write_model_card(
-                self.output, self.recipe, self.plan, data=self.data_digest, metrics=metrics, processes=processes
-            )
-        return 0
