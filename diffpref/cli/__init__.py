@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 2 for a mistake of the caller, told in a line each on stderr; 130 when stopped by Ctrl-C, 143
         by SIGTERM.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # where it is installed it complains at every start
     words = [*(sys.argv[1:] if argv is None else argv)]  # "list" is a submodule here once it has run
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help(), file=sys.stdout if words else sys.stderr)
