@@ -40,8 +40,8 @@ class DenoisingLikelihood:
     snr_gamma: float = 5.0
     trained: frozenset[str] = frozenset({"policy"})
 
-    provides = frozenset({"logps", "log_ratio", "errors"})
-    from_raw = provides
+    provides = frozenset({"logps", "log_ratio", "errors", "prediction"})
+    from_raw = provides - {"prediction"}
     raw_names: ClassVar[tuple[str, ...]] = ("errors",)
 
     def __post_init__(self) -> None:
@@ -58,8 +58,9 @@ class DenoisingLikelihood:
         - ``<role>_<group>_logps``: -0.5 * kappa * errors.
         - ``<group>_log_ratio``, ``<role>_<group>_log_ratio``: logps of the policy, or of the role, minus the
           reference's.
+        - ``<role>_<group>_prediction``: what the network said, (B, ...); only of a single draw, and not from a bank.
 
-        Each is (B,) or, for ``list``, (B, K): row ``rows.groups[group]`` of the flat batch, for pointwise names
+        Each other is (B,) or, for ``list``, (B, K): row ``rows.groups[group]`` of the flat batch, for pointwise names
         ``rows.groups[""]``. Where a row is absent (-1) the value is 0 without gradient, so mask it.
 
         With ``rows.draws`` = n the flat batch holds the draws one after another (draw-major): row numbers count within
@@ -89,13 +90,21 @@ class DenoisingLikelihood:
         result = {}
         for name in parsed:
             role = name.role or "policy"
-            if name.quantity == "log_ratio":
+            if name.quantity == "prediction":
+                values = self._prediction(name, outputs[role], rows)
+            elif name.quantity == "log_ratio":
                 values = logps[role] - logps["reference"]
             else:
                 values = (errors if name.quantity == "errors" else logps)[role]
             values = values.detach() if name.group in rows.no_grad else values
             result[str(name)] = _gather(values, rows.groups[name.group])
         return result
+
+    def _prediction(self, name: Name, answers: Tensors, rows: Rows) -> Tensor:
+        if "prediction" not in answers or rows.draws != 1:
+            raise ConfigError(f"likelihood 'denoising': '{name}' needs the role's whole answer to a single draw")
+        values = answers["prediction"].to(torch.promote_types(answers["prediction"].dtype, torch.float32))
+        return values if name.role in self.trained else values.detach()
 
     def _check(self, name: Name, rows: Rows) -> Name:
         if name.kind != "model" or name.unit or name.quantity not in self.provides:
@@ -154,4 +163,5 @@ def _mean_draws(values: Tensor, rows: Rows) -> Tensor:
 def _gather(values: Tensor, index: Tensor) -> Tensor:
     """Return ``values[index]``, and 0 without gradient where the index is -1."""
     index = index.to(values.device)
-    return torch.where(index >= 0, values[index.clamp(min=0)], values.new_zeros(()))
+    there = (index >= 0).view(*index.shape, *[1] * (values.dim() - 1))
+    return torch.where(there, values[index.clamp(min=0)], values.new_zeros(()))

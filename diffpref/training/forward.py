@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors, Terms
+from diffpref.core.vocabulary import parse
 from diffpref.objectives.compose import reduce_sums
 from diffpref.training.plan import Plan
 
@@ -115,8 +116,13 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         log_ratios={name[: -len(RATIO)]: value.detach() for name, value in values.items() if name.endswith(RATIO)},
         state={name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
         losses=losses,
-        read={name: values[name] for name in plan.composition.tensors if name in values},
+        read={name: values[name] for name in plan.composition.tensors if name in values and _is_number(name)},
     )
+
+
+def _is_number(name: str) -> bool:
+    """Whether a quantity is a few numbers a record, not a whole answer of a model."""
+    return parse(name).ndim is not None
 
 
 def _watched(group: str, values: Tensors) -> dict[str, Tensor]:

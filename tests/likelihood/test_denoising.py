@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,26 @@ def test_min_snr_is_defined_at_zero_terminal_snr() -> None:
         schedule = DiscreteSchedule.from_config({**config, "prediction_type": kind})
         assert schedule.snr(last).item() == 0
         assert kappa("min_snr", schedule, last).item() == expected
+
+
+def test_whole_predictions_are_given_by_group_with_gradient_only_into_what_is_trained() -> None:
+    said = {name: torch.randn(4, 3, 2, 2, requires_grad=True) for name in ("policy", "peer", "behaviour")}
+    rows = rows_of(torch.zeros(4, 3, 2, 2), torch.tensor([1, 2, 3, 4]))
+    rows = replace(rows, groups={"chosen": torch.tensor([2, 0]), "rejected": torch.tensor([1, -1])})
+    likelihood = DenoisingLikelihood(schedule_of("epsilon"), trained=frozenset({"policy", "peer"}))
+    names = [f"{role}_{group}_prediction" for role in said for group in rows.groups]
+    found = likelihood(names, answers(**said), rows)
+    for role, prediction in said.items():
+        assert torch.equal(found[f"{role}_chosen_prediction"], prediction[[2, 0]])
+        assert torch.equal(found[f"{role}_rejected_prediction"][0], prediction[1])
+        assert (found[f"{role}_rejected_prediction"][1] == 0).all()
+        assert found[f"{role}_chosen_prediction"].requires_grad == (role != "behaviour")
+    found["peer_rejected_prediction"].sum().backward()
+    assert said["peer"].grad is not None and said["peer"].grad[1].eq(1).all() and said["peer"].grad.sum() == 12
+    for other in (replace(rows, draws=2), rows):
+        given = answers(policy=said["policy"]) if other is not rows else {"policy": {"errors": torch.zeros(4)}}
+        with pytest.raises(ConfigError, match="'policy_chosen_prediction' needs the role's whole answer to a single"):
+            likelihood(["policy_chosen_prediction"], given, other)
 
 
 def test_what_cannot_be_answered_is_said() -> None:

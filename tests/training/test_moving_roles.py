@@ -104,9 +104,13 @@ def test_the_average_that_a_method_compares_with_follows_the_policy(recipe_keys:
     trainer.setup()
     expected = role(trainer, "behaviour")
     assert torch.equal(expected, policy(trainer))
-    for _ in trainer.steps():
+    rows = []
+    for row in trainer.steps():
         expected = 0.5 * expected + 0.5 * policy(trainer)
         torch.testing.assert_close(role(trainer, "behaviour"), expected, rtol=1e-6, atol=1e-8)
+        rows.append(row)
+    both = [row["errors/chosen"] + row["errors/rejected"] for row in rows]  # the loss where policy and behaviour agree
+    assert rows[0]["loss"] == pytest.approx(both[0], rel=1e-6) and rows[2]["loss"] != pytest.approx(both[2], rel=1e-6)
 
 
 def test_the_reference_of_seppo_is_one_of_at_least_three_earlier_policies(recipe_keys: Keys) -> None:
@@ -155,6 +159,15 @@ def test_a_peer_and_the_policy_are_two_runs_where_nothing_ties_them(
 def test_every_process_asks_the_roles_in_one_order(recipe_keys: Keys) -> None:
     """Sets of names have another order in each process; where networks are sharded, two roles would trade weights."""
     assert make_plan(build_recipe(recipe_keys(method="toy_ofs"))).asked == ["peer", "reference", "policy"]
+
+
+def test_replayed_updates_read_whole_predictions_alike(recipe_keys: Keys, tmp_path: Path) -> None:
+    found = []
+    for how in ("auto", "always"):
+        shape = {"steps": 2, "batch_size": 2, "accumulation": 2, "replay": how}
+        keys = recipe_keys(output=str(tmp_path / how), method="toy_nft", training=shape, optim={"learning_rate": 1e-3})
+        found.append(policy(run(keys)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 def test_replayed_updates_train_a_peer_alike(recipe_keys: Keys, tmp_path: Path) -> None:

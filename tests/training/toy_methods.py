@@ -132,13 +132,18 @@ def toy_dro(*, chosen_log_ratio: Tensor, rejected_log_ratio: Tensor) -> Tensor:
 def toy_nft(
     *,
     policy_chosen_errors: Tensor,
-    behaviour_chosen_errors: Tensor,
     policy_rejected_errors: Tensor,
     behaviour_rejected_errors: Tensor,
+    policy_rejected_prediction: Tensor,
+    behaviour_rejected_prediction: Tensor,
 ) -> Tensor:
-    """DiffusionNFT's idea in errors: relative to the behaviour, winners down and losers up."""
-    down = policy_chosen_errors - behaviour_chosen_errors
-    return down - 0.5 * (policy_rejected_errors - behaviour_rejected_errors)
+    """DiffusionNFT at beta 1 and reward 1 for winners, 0 for losers, without its weights: towards what the policy says
+    of the winner, and of the loser towards the answer as far on the other side of the behaviour, 2 old - new.
+
+    |2 old - new - target|^2 = 2 |old - target|^2 - |new - target|^2 + 2 |new - old|^2.
+    """
+    apart = (policy_rejected_prediction - behaviour_rejected_prediction).square().flatten(1).mean(dim=1)
+    return policy_chosen_errors + 2 * behaviour_rejected_errors - policy_rejected_errors + 2 * apart
 
 
 def toy_ofs(
