@@ -140,7 +140,11 @@ def two(
         made["training"]["checkpoint_every"] = 0
     asked["stopped"] = ("stopped", {"keys": unsaved["stopped"], "number": 15, "rank": 1}, "ddp")
     asked["disk full"] = ("disk_full", {"keys": unsaved["disk full"]}, "ddp")
-    asked["command"] = ("command", {"argv": ["train", str(recipe), "--training.steps", "1"]}, "fsdp2")
+    asked["command"] = (
+        "command",
+        {"argv": ["train", str(recipe), "--training.steps", "1", "--model.precision", "fp16"]},
+        "fsdp2",
+    )
     found = run_together(list(asked.values()))
     return {name: [process[i] for process in found] for i, name in enumerate(asked)}
 
@@ -290,6 +294,9 @@ def test_row_10_and_11_what_is_not_finite_in_one_process_stops_both_and_changes_
 def test_the_command_trains_and_draws_under_a_launcher_and_one_process_speaks(
     two: dict[str, list[Any]], keys: Keys
 ) -> None:
-    assert (Path(keys("command", "lora", 2, 2)["output"]) / "samples/step-000001.png").stat().st_size > 1000
+    output = Path(keys("command", "lora", 2, 2)["output"])
+    assert (output / "samples/step-000001.png").stat().st_size > 1000
+    (row,) = read_metrics(output / "metrics.jsonl")
+    assert row["rewards/margins"] == 0.0 and row["grad_norm"] > 0  # in half precision too
     said = [answer["value"] for answer in two["command"]]
     assert [text.count("trained 1 updates") for text in said] == [1, 0]
