@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/search"))
     parser.add_argument("--table", type=Path, default=Path("benchmarks/demo_search.md"))
-    parser.add_argument("--beta", type=float, nargs="+", default=[500, 1000, 2000, 4000])
+    parser.add_argument("--beta", type=float, nargs="+", default=[1000, 2000, 4000])
     parser.add_argument("--learning-rate", type=float, nargs="+", default=[1e-4, 2e-4, 3e-4])
     parser.add_argument("--steps", type=int, nargs="+", default=[200])
     parser.add_argument("--seed", type=int, default=100)
