@@ -212,6 +212,7 @@ def _pictures(
 ) -> dict[str, list[tuple[Any, Any, Any, Any]]]:
     """Return group -> for each record: clean, noised, what the reference takes for clean, what the policy does."""
     shown = {}
+    schedule = denoiser.schedule if rows.schedule is None else rows.schedule
     for group, index in rows.groups.items():
         media = batch.media[group]
         for k, (numbers, clean) in enumerate(
@@ -223,7 +224,7 @@ def _pictures(
                 if role not in predictions:
                     columns.append([None] * len(batch))
                     continue
-                implied = denoiser.schedule.to_clean(predictions[role][numbers], noisy, times)
+                implied = schedule.to_clean(predictions[role][numbers], noisy, times)
                 columns.append(_decoded(decoder, implied))
             name = group if index.dim() == 1 else f"{group} {k}"
             shown[name] = [(a, b, c, d) for a, b, c, d in zip(*columns, strict=True)]

@@ -14,13 +14,18 @@ import torch
 
 from diffpref.cli import main
 from diffpref.config import build_recipe
+from diffpref.core.contracts import Batch, Context
 from diffpref.core.errors import CheckpointError, ConfigError
+from diffpref.core.randomness import Random
+from diffpref.methods.diffusion_dpo import DiffusionDPO
+from diffpref.models import registry as families
 from diffpref.plotting.step_grid import step_grid
 from diffpref.training import Trainer
-from diffpref.training.explain import explain_step
+from diffpref.training.explain import _pictures, explain_step
 from diffpref.training.log import read_metrics
 
 Keys = Callable[..., dict[str, Any]]
+GROUPS = ("chosen", "rejected")
 KINDS = ({"kind": "lora", "rank": 4, "alpha": 16.0}, {"kind": "full"})
 
 
@@ -160,6 +165,20 @@ def test_mistakes_are_one_line(recipe_keys: Keys, tmp_path: Path, capsys: pytest
         explain_step(tmp_path / "none", 1)
     with pytest.raises(ConfigError):
         explain_step(folder, 9)
+
+
+def test_a_perfect_prediction_implies_the_clean_picture_under_the_schedule_that_noised() -> None:
+    family, method = families.get("sd").tiny(), DiffusionDPO(timestep_rule="turbo")
+    media = {name: torch.randn((4, 4, 8, 8), generator=torch.Generator().manual_seed(0)) for name in GROUPS}
+    told = family.encode_prompt(["a", "b", "c", "d"], 64)
+    batch = Batch(tuple((str(n), 0) for n in range(4)), media, {"": told}, {}, family.encode_prompt([""], 64))
+    rows = method.prepare(batch, Context(family, {}, Random(0)))
+    pictures = _pictures(family, family, batch, rows, {"policy": rows.inputs["target"].double()})
+    inner = [n for n in range(4) if rows.inputs["timesteps"][n] < 999]  # at pure noise nothing is implied
+    assert inner
+    for group in GROUPS:
+        for clean, _, _, implied in (pictures[group][n] for n in inner):
+            assert np.abs(clean.astype(int) - implied.astype(int)).max() <= 2
 
 
 def test_it_needs_no_lock(recipe_keys: Keys) -> None:
