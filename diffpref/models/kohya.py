@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffpref.core.errors import CheckpointError, ConfigError
 from diffpref.core.files import write_atomic
+from diffpref.models.tensor_files import with_sorted_metadata
 
 __all__ = ["kohya_metadata", "read_lora", "to_kohya", "write_kohya"]
 
@@ -113,13 +114,7 @@ def kohya_metadata(family: str, prediction_type: str, width: int, settings: Mapp
 
 def write_kohya(file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a file whole or not at all; equal weights give equal files."""
-    content = save(dict(weights), metadata=dict(metadata))
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the numbers begin at a multiple of 8
-    write_atomic(Path(file), len(encoded).to_bytes(8, "little") + encoded + content[end:])
+    write_atomic(Path(file), with_sorted_metadata(save(dict(weights), metadata=dict(metadata))))
 
 
 def _matching(pattern: Any, layer: str, default: float) -> float:

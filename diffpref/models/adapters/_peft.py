@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from diffpref.core.errors import ModelError
-from diffpref.core.files import write_atomic
 from diffpref.models.family import DenoiserFamily, Network
 
-__all__ = ["is_lora", "layers", "load_lora", "named_parameters", "select_lora", "sort_metadata", "undisturbed"]
+__all__ = ["is_lora", "layers", "load_lora", "named_parameters", "select_lora", "undisturbed"]
 
 # what diffusers and PEFT raise on files that they cannot use
 _UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
@@ -125,14 +123,3 @@ def named_parameters(network: Network, name: str) -> dict[str, nn.Parameter]:
     """Return the parameters of one LoRA in a network."""
     own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
     return {key: parameter for key, parameter in network.named_parameters() if own.search(key)}
-
-
-def sort_metadata(file: Path) -> None:
-    """Rewrite a safetensors file with its metadata in order; the library's differs from one call to the next."""
-    content = file.read_bytes()
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the numbers begin at a multiple of 8
-    write_atomic(file, len(encoded).to_bytes(8, "little") + encoded + content[end:])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpref.core.errors import CheckpointError, ConfigError, ModelError
+from diffpref.core.files import write_atomic
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import POLICY, Adapter, Held, registry
 from diffpref.models.adapters._peft import (
@@ -24,10 +25,10 @@ from diffpref.models.adapters._peft import (
     load_lora,
     named_parameters,
     select_lora,
-    sort_metadata,
     undisturbed,
 )
 from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.tensor_files import with_sorted_metadata
 
 __all__ = ["Lora"]
 
@@ -159,4 +160,4 @@ class Lora(Adapter):
             unet_lora_adapter_metadata=metadata,
         )
         for file in Path(folder).glob("*.safetensors"):
-            sort_metadata(file)
+            write_atomic(file, with_sorted_metadata(file.read_bytes()))
