@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,15 @@ from diffpref.core.errors import Interrupted
 from diffpref.training.signals import StopSignals
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """Let Ctrl-C be heard as on a terminal: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_row_03_a_first_signal_is_remembered_and_a_second_acts_at_once(caplog: pytest.LogCaptureFixture) -> None:
     before = [signal.getsignal(kind) for kind in StopSignals.KINDS]
     with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
