@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "align a model to preferences, from a recipe",
     "generate": "prompts to candidates to scores to preference data",
     "score": "score images with a reward",
+    "index": "write checksums and counts beside tar shards, tables or pictures, so that damage is noticed",
     "cache": "encode images and captions once, for training",
     "evaluate": "compare an aligned model with its base",
     "explain": "do one logged update again and show what it was made of",

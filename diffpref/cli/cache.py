@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     quiet_libraries()
     start = time.perf_counter()
-    records = open_records(arguments.store)
+    records = open_records(arguments.store, columns=recipe.data.columns, on_bad_shard=recipe.data.on_bad_shard)
     encoders = open_family(recipe.model, "vae", "text").to(pick_device(arguments.device))
     folder = Path(recipe.data.cache or Path(recipe.output) / "cache")
     resolution = recipe.data.resolution or encoders.native_resolution()

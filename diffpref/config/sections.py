@@ -80,7 +80,15 @@ class Adapter(Section):
 class Data(Section):
     """What is learnt from."""
 
-    source: Text = Field(description="folder of a preference store")
+    source: Text = Field(description="a store's folder; .tar, .parquet or .jsonl files; or pictures with captions")
+    columns: dict[str, Text] = Field(
+        default_factory=dict,
+        description="of a source that is no store: what its columns mean, {prompt: text_en, first: jpg_0}; not given:"
+        " their usual names",
+    )
+    on_bad_shard: Literal["raise", "skip"] = Field(
+        default="raise", description="a tar shard that is damaged: stop, or leave it out with a warning"
+    )
     pairing: Literal["best_vs_worst", "all_pairs", "adjacent"] = Field(
         default="best_vs_worst", description="which pairs a record with several candidates gives"
     )

@@ -30,6 +30,7 @@ __all__ = [
     "Likelihood",
     "Media",
     "Method",
+    "PromptMedia",
     "Record",
     "Reward",
     "RewardInfo",
@@ -85,6 +86,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class PromptMedia:
+    """A picture, video or sound that belongs to the prompt: what is to be edited, animated or described."""
+
+    kind: str = "image"
+    bytes: bytes | None = None
+    path: str | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Judgement:
     """``probability`` that candidate ``first`` is better than ``second``; 0.5 is a tie. No start and end: the whole."""
 
@@ -100,7 +111,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Record:
-    """A prompt, its candidates, and what is known about which is better. Pairs, ranks and lists are views of it."""
+    """A prompt with its media, its candidates, and what is known about which is better.
+
+    Pairs, ranks and lists are views of it.
+    """
 
     id: str
     prompt: str
@@ -108,6 +122,7 @@ class Record:
     judgements: tuple[Judgement, ...] = ()
     source: str = ""
     meta: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[PromptMedia, ...] = ()
 
 
 # ---------------------------------------------------------------- data in a step

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from diffpref.data.columns import clean_prompt
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
-from diffpref.data.pairs import Pair, pair_view, score_of
+from diffpref.data.pairs import Pair, Pairs, pair_view, score_of
 from diffpref.data.quarantine import Quarantined, Usable, usable_records
 from diffpref.data.sampler import KeyedSampler
-from diffpref.data.sources import open_records
+from diffpref.data.sources import index_source, open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
 from diffpref.data.views import CENTRE, Framing, View
 
@@ -16,14 +17,17 @@ __all__ = [
     "Framing",
     "KeyedSampler",
     "Pair",
+    "Pairs",
     "Quarantined",
     "Store",
     "StoreWriter",
     "Usable",
     "View",
+    "clean_prompt",
     "decode_image",
     "encode_png",
     "image_tensor",
+    "index_source",
     "open_records",
     "pair_view",
     "read_store",

@@ -63,6 +63,8 @@ def decode_image(
     if not isinstance(source, bytes):
         name, path = str(source), Path(source)
         try:
+            if path.exists() and not path.is_file():
+                raise DataError(f"{name}: is no file")  # of a pipe or a device there may be no end
             if path.stat().st_size > MAX_BYTES:
                 raise DataError(f"{name}: {path.stat().st_size:,} bytes are more than the {MAX_BYTES:,} allowed")
             source = path.read_bytes()

@@ -49,7 +49,7 @@ class PartReader:
         if group != self._group:
             try:
                 self._rows = self._file.read_row_group(group).to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
+            except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:  # also no UTF-8
                 first, last = self.starts[group], self.starts[group + 1] - 1
                 raise DataError(f"{self.path}: rows {first} to {last} cannot be read: {error}") from error
             self._group = group

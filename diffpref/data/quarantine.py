@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,10 +14,16 @@ from typing import Any
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
 from diffpref.core.files import write_atomic
+from diffpref.data.columns import PROMPT_CHANGED
 from diffpref.data.images import decode_image
 from diffpref.data.pairs import LIMIT
 
 __all__ = ["Quarantined", "Usable", "usable_records"]
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 20
+"""Reasons in the error that stops a run."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,16 @@ class Quarantined:
 
 
 class Usable(Sequence[Record]):
-    """The records of a source that passed; ``quarantined`` lists the others."""
+    """The records of a source that passed; ``quarantined`` lists the others, ``mended`` counts what was changed."""
 
-    def __init__(self, records: Sequence[Record], indices: Sequence[int], quarantined: tuple[Quarantined, ...]) -> None:
-        self._records, self._indices, self.quarantined = records, indices, quarantined
+    def __init__(
+        self,
+        records: Sequence[Record],
+        indices: Sequence[int],
+        quarantined: tuple[Quarantined, ...],
+        mended: Mapping[str, int],
+    ) -> None:
+        self._records, self._indices, self.quarantined, self.mended = records, indices, quarantined, mended
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -49,9 +63,9 @@ def _check_images(record: Record) -> None:
     for number, candidate in enumerate(record.candidates):
         source = candidate.bytes if candidate.bytes is not None else candidate.path
         if source is not None:
-            decode_image(source, name=f"candidate {number}")
+            decode_image(source, name=f"record {record.id!r}, candidate {number}")
         elif candidate.text is None:
-            raise DataError(f"candidate {number} holds neither bytes nor a path nor a text")
+            raise DataError(f"record {record.id!r}, candidate {number} holds neither bytes nor a path nor a text")
 
 
 def usable_records(
@@ -75,13 +89,14 @@ def usable_records(
     good: list[int] = []
     bad: list[Quarantined] = []
     seen: set[str] = set()
+    mended: Counter[str] = Counter()
     for index in range(len(records)):
         identity = ""
         try:
             record = records[index]
             identity = record.id
             if identity in seen:
-                raise DataError(f"the id {identity!r} appears twice")
+                raise DataError(f"record {index}: the id {identity!r} appears twice")
             if decode:
                 _check_images(record)
         except DataError as error:
@@ -89,13 +104,25 @@ def usable_records(
         else:
             good.append(index)
             seen.add(identity)
+            if changed := record.meta.get(PROMPT_CHANGED):
+                mended[changed] += 1
     if bad and quarantine is not None:
         lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in bad)
-        write_atomic(Path(quarantine), lines)
+        write_atomic(Path(quarantine), lines.encode(errors="backslashreplace"))  # a file's name may hold any byte
+    for change, count in mended.items():
+        logger.warning("%d prompts: %s", count, change)
     if not records:
         raise DataError("the data hold no records")
     if len(bad) > limit * len(records):
-        shown = "; ".join(f"record {entry.index}: {entry.reason}" for entry in bad[:3])
+        more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         listed = f"; all are listed in {quarantine}" if quarantine is not None else ""
-        raise DataError(f"{len(bad)} of {len(records)} records are unusable, more than {limit:.1%}: {shown}{listed}")
-    return Usable(records, good, tuple(bad))
+        lines = "".join(f"\n{entry.reason}" for entry in bad[:SHOWN])
+        raise DataError(
+            f"{len(bad)} of {len(records)} records are unusable, more than the {limit:.1%} allowed"
+            f" (data.max_unusable){listed}:{lines}{more}"
+        )
+    if bad:
+        logger.warning(
+            "%d of %d records are unusable and set aside, the first: %s", len(bad), len(records), bad[0].reason
+        )
+    return Usable(records, good, tuple(bad), dict(mended))

@@ -8,16 +8,17 @@ from typing import Any
 
 import pyarrow
 
-from diffpref.core.contracts import Candidate, Caption, Judgement, Record, Score
+from diffpref.core.contracts import Candidate, Caption, Judgement, PromptMedia, Record, Score
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "from_row", "to_table"]
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes its meaning; a reader refuses a version it does not know."""
+SCHEMA_VERSION = 2
+"""Raised when a column is added or changes its meaning; a reader refuses a version it does not know. 2 added inputs."""
 
 _TEXT, _NUMBER = pyarrow.string(), pyarrow.float64()
 _CAPTION = pyarrow.struct({"kind": _TEXT, "text": _TEXT})
 _SCORE = pyarrow.struct({"name": _TEXT, "version": _TEXT, "value": _NUMBER})
+_MEDIA = pyarrow.struct({"kind": _TEXT, "bytes": pyarrow.binary(), "path": _TEXT, "sha256": _TEXT})
 _CANDIDATE = pyarrow.struct(
     {
         "bytes": pyarrow.binary(),
@@ -49,6 +50,7 @@ SCHEMA = pyarrow.schema(
     {
         "id": _TEXT,
         "prompt": _TEXT,
+        "inputs": pyarrow.list_(_MEDIA),
         "candidates": pyarrow.list_(_CANDIDATE),
         "judgements": pyarrow.list_(_JUDGEMENT),
         "source": _TEXT,
@@ -87,4 +89,5 @@ def from_row(row: Mapping[str, Any]) -> Record:
         judgements=tuple(Judgement(**judgement) for judgement in row["judgements"] or ()),
         source=row["source"],
         meta={entry["key"]: entry["value"] for entry in row["meta"] or ()},
+        inputs=tuple(PromptMedia(**media) for media in row.get("inputs") or ()),  # not there before version 2
     )

@@ -122,7 +122,7 @@ class StoreWriter:
         path = self._temporary / f"part-{len(self._parts):05d}.parquet"
         try:
             write_part(path, to_table(self._waiting))
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, UnicodeEncodeError) as error:
             first, last = self._waiting[0].id, self._waiting[-1].id
             raise DataError(f"a record from {first!r} to {last!r} has a field of the wrong type: {error}") from error
         self._parts.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpref.core.errors import DataError
 from diffpref.plotting.canvas import INK, LINE
-from diffpref.plotting.pictures import CAPTION_SIZE, GAP, MARGIN, TILE, caption_font, resize
+from diffpref.plotting.pictures import CAPTION_SIZE, GAP, MARGIN, TILE, caption_font, drawable, resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +40,9 @@ def labelled_grid(rows: Sequence[tuple[str, Sequence[Any]]], *, tile: int = TILE
     columns = max(map(len, shown))
     inner = columns * (width + GAP) - GAP
     characters = max(8, int(inner / MEAN_ADVANCE))
-    captions = [textwrap.wrap(caption, characters, max_lines=3, placeholder=" ...") or [""] for caption, _ in rows]
+    captions = [
+        textwrap.wrap(drawable(caption), characters, max_lines=3, placeholder=" ...") or [""] for caption, _ in rows
+    ]
     heights = [LINE_HEIGHT * len(caption) + 4 + height + MARGIN for caption in captions]
     sheet = Image.new("RGB", (inner + 2 * MARGIN, sum(heights) + MARGIN), "white")
     draw, font, top = ImageDraw.Draw(sheet), caption_font(), MARGIN

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["PictureRow", "as_uint8", "caption_font", "picture_grid", "resize", "sized_font"]
+__all__ = ["PictureRow", "as_uint8", "caption_font", "drawable", "picture_grid", "resize", "sized_font"]
 
 GAP, MARGIN, TILE = 8, 22, 176  # pixels; a picture smaller than TILE is enlarged by a whole number
 CAPTION_SIZE, MARK_SIZE = 16, 13
 MAX_DOTS = 10
+_PARAGRAPHS = dict.fromkeys(map(ord, "\n\x1c\x1d\x1e\x85\u2029"), " ")
 
 
 class PictureRow(NamedTuple):
@@ -66,6 +67,11 @@ def sized_font(size: int) -> FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
+def drawable(text: str) -> str:
+    """Return a text as one paragraph: Pillow's layout of text fails on separators of paragraphs."""
+    return text.translate(_PARAGRAPHS)
+
+
 def caption_font() -> FreeTypeFont:
     """Return the font of captions."""
     return sized_font(CAPTION_SIZE)
@@ -105,7 +111,9 @@ def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int =
     columns = min(columns, len(pairs))
     font, mark_font = caption_font(), sized_font(MARK_SIZE)
     characters = max(8, int((2 * width + GAP) / (0.56 * CAPTION_SIZE)))  # mean advance of the font, measured
-    captions = [textwrap.wrap(pair.caption, characters, max_lines=3, placeholder=" ...") or [""] for pair in pairs]
+    captions = [
+        textwrap.wrap(drawable(pair.caption), characters, max_lines=3, placeholder=" ...") or [""] for pair in pairs
+    ]
     line = CAPTION_SIZE + 5
     caption_height = line * max(map(len, captions)) + 4
     mark_height = MARK_SIZE + 10 if any(pair.marks for pair in pairs) else 0

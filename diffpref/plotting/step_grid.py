@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpref.core.errors import DataError
 from diffpref.plotting.canvas import BLUE, GREY, INK, LINE, ORANGE
-from diffpref.plotting.pictures import caption_font, resize, sized_font
+from diffpref.plotting.pictures import caption_font, drawable, resize, sized_font
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,7 +171,7 @@ def step_grid(view: StepView, *, columns: int = 2, tile: int = TILE) -> Image:
 
 
 def _wrapped(caption: str, width: int) -> list[str]:
-    return textwrap.wrap(caption, width // 9, max_lines=2, placeholder=" ...") or ["(no caption)"]
+    return textwrap.wrap(drawable(caption), width // 9, max_lines=2, placeholder=" ...") or ["(no caption)"]
 
 
 def _draw_record(
@@ -188,7 +188,7 @@ def _draw_record(
     draw.line((left, top, left + block, top), fill=LINE)
     for number, text in enumerate(lines):
         draw.text((left, top + 6 + 21 * number), text, fill=INK, font=caption_font())
-    draw.text((left, top + 6 + 21 * len(lines)), record.heading, fill=INK, font=sized_font(SMALL))
+    draw.text((left, top + 6 + 21 * len(lines)), drawable(record.heading), fill=INK, font=sized_font(SMALL))
     y = top + 6 + 21 * len(lines) + 22
     for number, name in enumerate((*COLUMNS, f"{DIFFERENCE}, x {factor:.2g}")):
         draw.text((left + number * (tile + GAP), y), name, fill=GREY, font=sized_font(11))

@@ -29,7 +29,8 @@ def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Reco
         DataError: unreadable, nothing in it gives a pair, or a pair's weight is not a finite number >= 0.
     """
     limit = data.max_unusable
-    records = usable_records(open_records(data.source), quarantine=quarantine, limit=limit)
+    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard)
+    records = usable_records(opened, quarantine=quarantine, limit=limit)
     pairs = pair_view(
         records,
         data.pairing,

@@ -33,6 +33,8 @@ FREE_ON_RESUME = frozenset(
         "output",
         "bank.folder",
         "data.source",  # what it holds is compared instead
+        "data.columns",
+        "data.on_bad_shard",
         "data.cache",
         *SHARES,
         "data.max_unusable",

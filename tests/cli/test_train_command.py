@@ -149,6 +149,15 @@ def test_a_mistake_is_one_clear_line(
     assert told.startswith(line)
 
 
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_row_26_empty_data_stop_before_a_model_is_loaded(
+    recipe_file: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "none.jsonl").write_text(content)
+    (told,) = complaint(capsys, recipe_file(data__source=str(tmp_path / "none.jsonl"), model__path="/nowhere"))
+    assert told == f"{tmp_path}/none.jsonl: holds no rows"
+
+
 def test_a_key_given_twice_names_its_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("seed: 1\noutput: x\nseed: 2\n")
@@ -200,7 +209,7 @@ def test_a_missing_column_is_named_with_what_is_there(
     table = plain_table(tmp_path, 4, scored_store, {**NAMES, "rejected": "loser"})
     (told,) = complaint(capsys, recipe_file(data={"source": str(table)}))
     assert "no column rejected; needed are prompt (text), chosen and rejected" in told
-    assert told.endswith("found: prompt, chosen, loser")
+    assert told.endswith("found: chosen, loser, prompt")
 
 
 def test_one_unreadable_image_in_a_hundred_is_set_aside_and_more_stop_the_run(
@@ -217,8 +226,11 @@ def test_one_unreadable_image_in_a_hundred_is_set_aside_and_more_stop_the_run(
     assert entry["id"] == "00000099" and "torn.png: cannot be decoded" in entry["reason"]
     shutil.rmtree(tmp_path / "run")
     table.write_text(whole + torn + torn)
-    (told,) = complaint(capsys, path)
-    assert told.startswith("2 of 101 records are unusable, more than 1.0%: record 99: ")
+    told, *reasons = complaint(capsys, path)
+    assert told.startswith(
+        "2 of 101 records are unusable, more than the 1.0% allowed (data.max_unusable); all are listed"
+    )
+    assert len(reasons) == 2 and all("torn.png: cannot be decoded" in reason for reason in reasons)
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_a_diff(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
+from diffpref.core.contracts import Candidate, Record
 from diffpref.core.errors import DataError
-from diffpref.data import decode_image, encode_png, image_tensor, to_uint8
+from diffpref.data import decode_image, encode_png, image_tensor, to_uint8, usable_records
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -33,7 +35,7 @@ def test_png_survives_the_round_trip_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_file_cut_anywhere_is_refused_with_its_name(kind, tmp_path):
+def test_row_21_a_file_cut_anywhere_is_refused_with_its_name(kind, tmp_path):
     data = encoded(Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind)
     path = tmp_path / "cut"
     for sixteenth in range(16):
@@ -43,9 +45,22 @@ def test_a_file_cut_anywhere_is_refused_with_its_name(kind, tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 100, b"<svg></svg>", b"\x89PNG\r\n\x1a\n" + bytes(50)])
-def test_garbage_is_refused(data):
+def test_row_21_garbage_is_refused(data):
     with pytest.raises(DataError, match=r"row 3: cannot be decoded"):
         decode_image(data, name="row 3")
+
+
+def test_row_21_broken_images_are_set_aside_and_counted(tmp_path):
+    whole = encoded(Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "PNG")
+    rejected = Candidate(bytes=encode_png(PIXELS))
+    contents = [whole if k % 2 else whole[: len(whole) * k // 32] for k in range(32)]
+    contents[0] = b"garbage"
+    records = [Record(f"r{k}", "p", (Candidate(bytes=data), rejected)) for k, data in enumerate(contents)]
+    kept = usable_records(records, limit=0.5, quarantine=tmp_path / "quarantine.jsonl")
+    assert [record.id for record in kept] == [f"r{k}" for k in range(1, 32, 2)]
+    assert [bad.id for bad in kept.quarantined] == [f"r{k}" for k in range(0, 32, 2)]
+    assert all(f"record '{bad.id}', candidate 0: cannot be decoded" in bad.reason for bad in kept.quarantined)
+    assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 16
 
 
 def test_a_flipped_byte_never_escapes_as_another_error():
@@ -59,22 +74,30 @@ def test_a_flipped_byte_never_escapes_as_another_error():
             pass
 
 
-def _bomb(width: int, height: int) -> bytes:
+def _bomb(width: int, height: int, pixels: bytes = zlib.compress(bytes(100))) -> bytes:
     """A PNG header that promises more pixels than anyone wants."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(9000, 9000), (40_000, 40_000), (1, 100_000)])
-def test_a_bomb_is_refused_before_it_is_decoded(size):
+def test_row_22_a_bomb_is_refused_before_it_is_decoded(size):
     with pytest.raises(DataError, match=r"million allowed|decompression bomb|exceeds limit"):
         decode_image(_bomb(*size))
+
+
+def test_row_22_refusing_a_bomb_costs_no_memory():
+    """A whole picture of 9,400 x 9,400 pixels in a few hundred kB; as RGB it would take 265 MB."""
+    data = _bomb(9400, 9400, zlib.compress(bytes(9400 * (3 * 9400 + 1)), 9))
+    assert len(data) < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="million allowed"):
+        decode_image(data)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 50e6
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -82,7 +105,7 @@ def test_a_missing_file_is_named(tmp_path):
         decode_image(tmp_path / "nowhere.png")
 
 
-def test_alpha_is_laid_over_white():
+def test_row_23_alpha_is_laid_over_white():
     picture = np.zeros((2, 2, 4), dtype=np.uint8)
     picture[0, 0] = (10, 20, 30, 255)
     for image in (Image.fromarray(picture), Image.fromarray(picture).convert("LA")):
@@ -91,26 +114,55 @@ def test_alpha_is_laid_over_white():
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "RGBA", "LA"])
-def test_every_mode_becomes_rgb(mode):
+def test_row_23_every_mode_becomes_rgb(mode):
     kind = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
     image = decode_image(encoded(Image.fromarray(PIXELS).convert(mode), kind))
     assert image.mode == "RGB" and image.size == (10, 12)
 
 
-def test_sixteen_bit_grey_keeps_its_range():
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("1", 1, (255, 255, 255)),
+        ("L", 77, (77, 77, 77)),
+        ("LA", (77, 255), (77, 77, 77)),
+        ("LA", (0, 51), (204, 204, 204)),  # a fifth of black over white
+        ("RGB", (1, 2, 3), (1, 2, 3)),
+        ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+        ("RGBA", (9, 9, 9, 0), (255, 255, 255)),
+    ],
+)
+def test_row_23_modes_have_golden_pixels(mode, value, expected):
+    image = decode_image(encoded(Image.new(mode, (3, 2), value), "PNG"))
+    assert image.getcolors() == [(6, expected)]
+
+
+def test_row_23_inks_palettes_and_colour_profiles():
+    cmyk = np.asarray(decode_image(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)))
+    assert np.abs(cmyk.astype(int) - (255, 0, 0)).max() <= 3
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putdata([0, 1])
+    assert np.asarray(decode_image(encoded(palette, "PNG"))).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    plain = decode_image(encoded(Image.fromarray(PIXELS), "PNG", icc_profile=profile))
+    assert np.array_equal(np.asarray(plain), PIXELS)  # profiles are ignored, whatever they say
+
+
+def test_row_23_sixteen_bit_grey_keeps_its_range():
     values = np.array([[0, 65535], [257 * 100, 32768]], dtype=np.uint16)
     decoded = np.asarray(decode_image(encoded(Image.fromarray(values), "PNG")))
     assert decoded[..., 0].tolist() == [[0, 255], [100, 127]]
 
 
-def test_exif_orientation_is_applied():
+def test_row_23_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
     decoded = decode_image(encoded(Image.fromarray(PIXELS), "PNG", exif=exif))
     assert np.array_equal(np.asarray(decoded), np.rot90(PIXELS, k=-1))
 
 
-def test_the_first_frame_of_an_animation_is_read():
+def test_row_23_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     decoded = decode_image(encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]))
     assert np.asarray(decoded)[0, 0].tolist() == [255, 0, 0]

@@ -57,18 +57,24 @@ def test_jsonl_with_paths_relative_to_the_table(tmp_path):
 @pytest.mark.parametrize("writer", [write_parquet, write_jsonl])
 def test_missing_columns_are_named_with_what_is_needed(tmp_path, writer):
     suffix = "parquet" if writer is write_parquet else "jsonl"
-    path = writer(tmp_path / f"a.{suffix}", [{"prompt": "p", "image": "x"}])
-    with pytest.raises(DataError, match=r"no column chosen, rejected; needed are prompt .* found: prompt, image"):
+    path = writer(tmp_path / f"a.{suffix}", [{"prompt": "p", "picture": "x"}])
+    with pytest.raises(DataError, match=r"no column chosen, rejected; needed are prompt .* found: picture, prompt"):
         open_records(path)
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": None, "chosen": "red.png", "rejected": "red.png"}, "prompt must be a text, got NoneType"),
-        ({"prompt": "p", "chosen": 7, "rejected": "red.png"}, "chosen must be image bytes or a path, got int"),
-        ({"prompt": "p", "chosen": "red.png", "rejected": None}, "rejected must be image bytes or a path"),
-        ({"prompt": "p", "chosen": "red.png"}, "no column rejected"),
+        ({"prompt": None, "chosen": "red.png", "rejected": "red.png"}, "column 'prompt': expected a text, got nothing"),
+        (
+            {"prompt": "p", "chosen": 7, "rejected": "red.png"},
+            "got int 7",
+        ),
+        (
+            {"prompt": "p", "chosen": "red.png", "rejected": None},
+            "{bytes, path}, got nothing",
+        ),
+        ({"prompt": "p", "chosen": "red.png"}, "column 'rejected': expected image bytes"),
         ({"prompt": "p", "chosen": "red.png", "rejected": "lost.png"}, "lost.png: cannot be read"),
         ({"prompt": "p", "chosen": "red.png", "rejected": "a.jsonl"}, "cannot be decoded"),
         ({"id": "0", "prompt": "p", "chosen": "red.png", "rejected": "red.png"}, "the id '0' appears twice"),
@@ -85,7 +91,7 @@ def test_unusable_rows_are_set_aside_with_the_reason(tmp_path, row, reason):
     (bad,) = kept.quarantined
     assert bad.index == 3 and reason in bad.reason
     assert json.loads((tmp_path / "run" / "quarantine.jsonl").read_text())["reason"] == bad.reason
-    with pytest.raises(DataError, match=r"1 of 4 records are unusable, more than 1\.0%"):
+    with pytest.raises(DataError, match=r"1 of 4 records are unusable, more than the 1\.0% allowed"):
         usable_records(records)
 
 

@@ -33,6 +33,7 @@ SMALL = {  # the beginning of a command -> flags that make it small
     "diffpref evaluate": "--num_inference_steps 1 --batch_size 2",
     "diffpref explain": "",
     "diffpref export": "",
+    "diffpref index": "",
     "diffpref generate": "--resolution 64 --candidates 2 --num_inference_steps 1 --model.precision fp32",
     "diffpref list": "",
     "diffpref score": "",
@@ -89,6 +90,8 @@ def folder(
     """The folder in which a page's blocks run, and what they may find there."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(scored_store, tmp_path / "data" / "pairs")
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "part.jsonl").write_text('{"prompt": "p", "chosen": "a.png", "rejected": "b.png"}\n')
     (tmp_path / "prompts.txt").write_text("".join(f"{text}\n" for text in captions("seen")[:4]), encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_keys(output="runs/mine", training__steps=2)))
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,17 @@ def test_images_are_read_to_be_encoded_a_few_at_a_time_and_never_in_a_step(
     assert asked == [9] * 5 + [3]  # 16 pairs, three images of each
     trainer.batches.records = ()
     assert next(trainer.steps())["loss"] > 0
+
+
+def test_a_recipe_says_what_the_columns_of_a_table_mean(recipe_keys: Keys, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    row = {"text_en": "two", "left": "a.png", "right": "b.png", "left_wins": 0}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "left_wins": 0.75}) + "\n")
+    columns = {"prompt": "text_en", "first": "left", "second": "right", "probability": "left_wins"}
+    given = trainer(recipe_keys, tmp_path / "pairs.jsonl", tmp_path, columns=columns)
+    assert [(pair.prompt, pair.chosen, pair.probability) for pair in given.batches.pairs] == [
+        ("two", 1, 1.0),
+        ("two", 0, 0.75),
+    ]

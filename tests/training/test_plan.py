@@ -105,7 +105,7 @@ def test_a_column_that_the_data_lack_is_said_before_a_model_is_loaded(recipe_key
         trainer.setup()
 
 
-def test_fewer_pairs_than_an_update_takes_are_said_before_a_model_is_loaded(recipe_keys: Keys) -> None:
+def test_row_26_fewer_pairs_than_an_update_takes_are_said_before_a_model_is_loaded(recipe_keys: Keys) -> None:
     keys = recipe_keys(model__path="/nowhere", training={"batch_size": 5, "accumulation": 4})
     with pytest.raises(DataError, match=r"16 pairs are fewer than the 20 of one update \(training\.batch_size x"):
         Trainer(build_recipe(keys)).setup()
