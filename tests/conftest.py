@@ -114,6 +114,14 @@ def recipe_keys(tiny_sdxl: Path, scored_store: Path, _encoded: Path, tmp_path: P
     return make
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """Spell out half characters in what a test has logged: between the processes of pytest-xdist only UTF-8 travels."""
+    report: Any = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs an accelerator where there is none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
