@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
+from diffpref.core.records import Candidate, Caption, Judgement, PromptMedia, Record, Score
 from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots
 
 if TYPE_CHECKING:
@@ -48,81 +49,6 @@ __all__ = [
 Tensors: TypeAlias = Mapping[str, "Tensor"]
 Media: TypeAlias = Any
 """A PIL image, a uint8 (H, W, 3) array, a float (3, H, W) tensor in [0, 1]; a video (F, H, W, 3); audio with a rate."""
-
-
-# ---------------------------------------------------------------- data at rest
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A text that describes one candidate. ``kind`` says where it comes from: ``"prompt"``, ``"generated"`` …"""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one reward model said of one candidate."""
-
-    name: str
-    version: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One answer to a prompt: an image held as encoded bytes or as a path, where it comes from, how it was scored."""
-
-    bytes: bytes | None = None
-    path: str | None = None
-    text: str | None = None
-    sha256: str = ""
-    generator: str = ""
-    seed: int | None = None
-    captions: tuple[Caption, ...] = ()
-    scores: tuple[Score, ...] = ()
-    label: float | None = None
-
-
-@dataclass(frozen=True)
-class PromptMedia:
-    """A picture, video or sound that belongs to the prompt: what is to be edited, animated or described."""
-
-    kind: str = "image"
-    bytes: bytes | None = None
-    path: str | None = None
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """``probability`` that candidate ``first`` is better than ``second``; 0.5 is a tie. No start and end: the whole."""
-
-    first: int
-    second: int
-    probability: float
-    weight: float = 1.0
-    annotator: str = ""
-    aspect: str = "overall"
-    start: float | None = None
-    end: float | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """A prompt with its media, its candidates, and what is known about which is better.
-
-    Pairs, ranks and lists are views of it.
-    """
-
-    id: str
-    prompt: str
-    candidates: tuple[Candidate, ...]
-    judgements: tuple[Judgement, ...] = ()
-    source: str = ""
-    meta: Mapping[str, str] = field(default_factory=dict)
-    inputs: tuple[PromptMedia, ...] = ()
 
 
 # ---------------------------------------------------------------- data in a step
