@@ -68,6 +68,11 @@ class Name:
         return 1 + (self.group == "list") + bool(self.unit)
 
     @property
+    def trained(self) -> bool:
+        """Whether gradient may flow into it: what the policy or a peer computed."""
+        return self.kind == "model" and (self.role or "policy") in TRAINED
+
+    @property
     def roles(self) -> frozenset[str]:
         """The roles that must run: none for a column; policy and reference for a plain ``log_ratio`` or ``kl``."""
         if self.kind != "model":

@@ -35,11 +35,13 @@ from diffpref.core.vocabulary import parse
 from diffpref.objectives.checks import check_shapes, promote
 from diffpref.objectives.options import options_error, options_model
 
-__all__ = ["Evidence", "Kind", "Objective", "ObjectiveSpec", "objective", "registry"]
+__all__ = ["Evidence", "Kind", "Objective", "ObjectiveSpec", "Sign", "objective", "registry"]
 
 Evidence = Literal["official", "paper", "secondary", "memory", "ours"]
 """Where the formula was read: the official code, the paper, someone's account, general knowledge, our own design."""
 Kind = Literal["pairwise", "pointwise", "listwise", "token", "step", "supervised"]
+Sign = Literal["-", "+"]
+"""How a loss moves with a tensor, at every point: ``"-"`` it never rises when the tensor does, ``"+"`` never falls."""
 
 P = ParamSpec("P")
 R = TypeVar("R", bound="Tensor | Terms", covariant=True)
@@ -61,6 +63,12 @@ class ObjectiveSpec:
             depends on the likelihood, ``inspect.Parameter.empty`` where there is none.
         function: the undecorated function.
         init: makes the running statistics that the function's parameter ``state`` starts from.
+        published: the likelihoods with which its source used it; it is defined wherever its tensors are.
+        signs: how the loss moves with each trained tensor; those left out have no fixed sign.
+        stops: trained tensors whose gradient is cut where they enter as a constant, so that the gradient is not that of
+            finite differences; ``()`` for most.
+        domain: tensor -> (lowest, highest) value for which the formula is meant, both allowed; outside of it the
+            objective raises, or stays finite.
     """
 
     name: str
@@ -73,6 +81,15 @@ class ObjectiveSpec:
     defaults: Mapping[str, tuple[Any, Any]]
     function: Callable[..., Tensor | Terms]
     init: Callable[[], dict[str, Tensor]] | None
+    published: tuple[str, ...]
+    signs: Mapping[str, Sign]
+    stops: tuple[str, ...]
+    domain: Mapping[str, tuple[float, float]]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The tensors into which gradient may flow."""
+        return tuple(name for name in self.tensors if parse(name).trained)
 
     @functools.cached_property
     def options(self) -> type[BaseModel]:
@@ -145,6 +162,10 @@ def objective(
     coupling: Literal["batch"] | None = None,
     init: Callable[[], dict[str, Tensor]] | None = None,
     aliases: tuple[str, ...] = (),
+    published: tuple[str, ...] = ("tokens",),
+    signs: Mapping[str, Sign] | None = None,
+    stops: tuple[str, ...] = (),
+    domain: Mapping[str, tuple[float, float]] | None = None,
 ) -> Callable[[Callable[P, R]], Objective[P, R]]:
     """Register a function as an objective and put the checks that all share before it.
 
@@ -160,14 +181,43 @@ def objective(
         coupling: ``"batch"`` when a loss depends on other records of the batch.
         init: makes the running statistics passed as ``state``; the function returns the new ones in ``Terms.state``.
         aliases: other names that recipes may use.
+        published: the likelihoods with which the source used it, of ``"tokens"``, ``"denoising"``, ``"steps"`` and
+            ``"score"``.
+        signs: trained tensor -> how the loss moves with it where labels are certain, ``"-"`` or ``"+"``; one left
+            out has no fixed sign. Not given: ``"-"`` for the chosen sample, ``"+"`` for the rejected one.
+        stops: trained tensors that enter as a constant too (stop-gradient).
+        domain: tensor -> (lowest, highest) for which the formula is meant; outside it must raise or stay finite.
 
     Raises:
-        ConfigError: a parameter is not keyword-only, a tensor's name does not parse, or the name is taken.
+        ConfigError: a parameter is not keyword-only, a tensor's name does not parse, the name is taken, or what is said
+            of a tensor is said of one that the function does not have.
     """
 
     def decorate(function: Callable[P, R]) -> Objective[P, R]:
         tensors, optional, defaults = _read_signature(name, function, init is not None)
-        spec = ObjectiveSpec(name, kind, source, evidence, coupling, tensors, optional, defaults, function, init)
+        trained = tuple(tensor for tensor in tensors if parse(tensor).trained)
+        directions = _default_signs(trained) if signs is None else dict(signs)
+        if strangers := ({*directions, *stops} - {*trained}) | ({*(domain or {})} - {*tensors, *optional}):
+            raise ConfigError(
+                f"objective '{name}': signs, stops or domain name {', '.join(sorted(strangers))}; signs and stops are"
+                f" of {', '.join(trained) or 'nothing'}, domain of the function's tensors"
+            )
+        spec = ObjectiveSpec(
+            name,
+            kind,
+            source,
+            evidence,
+            coupling,
+            tensors,
+            optional,
+            defaults,
+            function,
+            init,
+            published,
+            directions,
+            stops,
+            dict(domain or {}),
+        )
 
         @functools.wraps(function)
         def call(**arguments: Any) -> Any:
@@ -185,6 +235,16 @@ def objective(
         return decorated
 
     return decorate
+
+
+def _default_signs(trained: tuple[str, ...]) -> dict[str, Sign]:
+    """A better chosen sample never raises the loss, a better rejected one never lowers it."""
+    signs: dict[str, Sign] = {}
+    for name in trained:
+        parsed = parse(name)
+        if parsed.quantity in ("logps", "log_ratio") and parsed.group in ("chosen", "rejected"):
+            signs[name] = "-" if parsed.group == "chosen" else "+"
+    return signs
 
 
 def _read_signature(

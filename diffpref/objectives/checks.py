@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffpref.core.errors import ShapeError
-from diffpref.core.vocabulary import TRAINED, Name, parse
+from diffpref.core.vocabulary import Name, parse
 
 __all__ = ["check_shapes", "promote"]
 
@@ -55,6 +55,5 @@ def promote(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = {}
     for key, tensor in tensors.items():
         tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        trained = kinds[key].kind == "model" and kinds[key].role in ("", *TRAINED)
-        result[key] = tensor if trained else tensor.detach()
+        result[key] = tensor if kinds[key].trained else tensor.detach()
     return result

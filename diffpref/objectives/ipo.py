@@ -16,6 +16,7 @@ __all__ = ["ipo"]
     kind="pairwise",
     source="Azar et al., arXiv:2310.12036, eq. 17",
     evidence="official",
+    signs={},
 )
 def ipo(
     *,

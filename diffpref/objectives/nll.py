@@ -16,6 +16,7 @@ __all__ = ["nll"]
     source="maximum likelihood; SalesforceAIResearch/DiffusionDPO train.py --sft",
     evidence="official",
     aliases=("sft",),
+    published=("tokens", "denoising"),
 )
 def nll(*, policy_chosen_logps: Tensor, preference: Tensor | None = None) -> Tensor | Terms:
     r"""Make the chosen sample more likely, without a reference.
