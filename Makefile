@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow mutation lint docs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -15,6 +15,10 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "slow and not gpu" --durations=15
+
+# Break every objective in every small way; fails where the tests notice fewer than 90 % (a few minutes).
+mutation: .venv/.installed
+	$(BIN)/python tests/support/mutation.py --processes $(WORKERS) --markdown
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
