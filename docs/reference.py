@@ -31,7 +31,7 @@ ROOMS = {
     "objectives": "Pure functions from log-likelihoods to losses.",
     "likelihood": "How the answers of a model become log-likelihoods.",
     "schedules": "Noise schedules, and sampling steps as functions.",
-    "ranking": "Which pairs and ranks a list of scored candidates gives.",
+    "ranking": "From scores to pairs, ranks, win rates, accepted samples and stages of a curriculum.",
     "shapes": "The little world: captions, renderer, oracle.",
     "models": "Families, adapters and roles.",
     "data": "Records, stores, plain tables, images.",
