@@ -178,13 +178,28 @@ class Terms:
 class Likelihood(Protocol):
     """Turns model outputs into the quantities that objectives name. Arithmetic only.
 
-    ``provides`` holds these quantities; ``from_raw`` those of them that need only `raw` of each role, a few numbers a
-    row, so that a role's answers need not be kept, or not even be computed again; ``raw_names`` names these numbers.
+    ``provides`` holds these quantities, a unit before them where they are of parts: ``"log_ratio"``,
+    ``"token_log_ratio"``; also those data quantities that it reads off the rows, such as ``"length"``. ``from_raw``
+    are those of them that need only `raw` of each role, a few numbers a row, so that a role's answers need not be kept,
+    or not even be computed again; ``raw_names`` names these numbers. ``lacks`` says of what families of this likelihood
+    never provide why that is so, and what to do.
     """
 
-    provides: frozenset[str]
-    from_raw: frozenset[str]
+    provides: ClassVar[frozenset[str]]
+    from_raw: ClassVar[frozenset[str]]
     raw_names: ClassVar[tuple[str, ...]]
+    lacks: ClassVar[Mapping[str, str]]
+
+    @classmethod
+    def build(cls, family: Any, settings: Any, trained: frozenset[str]) -> Likelihood:
+        """Return the likelihood of a run.
+
+        Args:
+            family: of the models, loaded.
+            settings: the recipe's section ``likelihood``.
+            trained: roles into which gradients flow.
+        """
+        ...
 
     def __call__(self, names: Sequence[str], outputs: Mapping[str, Tensors], rows: Rows) -> dict[str, Tensor]:
         """Return a tensor for each vocabulary name.
@@ -253,7 +268,15 @@ class Context:
 
 @runtime_checkable
 class Method(Protocol):
-    """Decides what is put before the models. A frozen config; nothing is kept on ``self``."""
+    """Decides what is put before the models. A frozen config; nothing is kept on ``self``.
+
+    Besides what is listed here a method may have the class attributes ``accepts``, the groups that it prepares when the
+    objective names them, besides those of `needs`; and ``makes``, the data columns that `prepare` adds to
+    ``Rows.columns``, which the data then need not have.
+    """
+
+    likelihood: ClassVar[str]
+    """The likelihood that reads the answers to its rows: ``"denoising"``, ``"tokens"``."""
 
     @property
     def needs(self) -> frozenset[str]:

@@ -61,6 +61,11 @@ class Name:
         return "_".join(part for part in (self.role, self.group, self.unit, self.quantity) if part)
 
     @property
+    def form(self) -> str:
+        """What a likelihood says that it provides: the quantity, after its unit where it has one."""
+        return f"{self.unit}_{self.quantity}" if self.unit else self.quantity
+
+    @property
     def ndim(self) -> int | None:
         """Number of dimensions: (B,), (B, K) for a list, one more for a unit; None where the name leaves it open."""
         if self.kind == "free" or self.quantity in FULL:

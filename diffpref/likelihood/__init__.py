@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffpref.likelihood._registry import registry
 from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, mean_elbo_weight
 from diffpref.likelihood.denoising import DenoisingLikelihood
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
@@ -16,4 +17,5 @@ __all__ = [
     "convert_beta",
     "kappa",
     "mean_elbo_weight",
+    "registry",
 ]

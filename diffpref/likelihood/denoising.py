@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,13 @@ from torch import Tensor
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError, ShapeError, suggest
 from diffpref.core.vocabulary import Name, parse
+from diffpref.likelihood._registry import registry
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
 __all__ = ["DenoisingLikelihood"]
 
 
+@registry.register("denoising")
 @dataclass(frozen=True)
 class DenoisingLikelihood:
     """Surrogate log-likelihoods from squared errors, for epsilon, v, clean-data and velocity prediction.
@@ -40,9 +43,16 @@ class DenoisingLikelihood:
     snr_gamma: float = 5.0
     trained: frozenset[str] = frozenset({"policy"})
 
-    provides = frozenset({"logps", "log_ratio", "errors", "prediction"})
-    from_raw = provides - {"prediction"}
+    provides: ClassVar[frozenset[str]] = frozenset({"logps", "log_ratio", "errors", "prediction"})
+    from_raw: ClassVar[frozenset[str]] = provides - {"prediction"}
     raw_names: ClassVar[tuple[str, ...]] = ("errors",)
+
+    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @classmethod
+    def build(cls, family: Any, settings: Any, trained: frozenset[str]) -> DenoisingLikelihood:
+        """Return the likelihood of a denoiser's schedule with the settings ``weighting`` and ``snr_gamma``."""
+        return cls(family.schedule, settings.weighting, settings.snr_gamma, trained)
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:

@@ -31,6 +31,7 @@ class DiffusionDPO(Section):
         "Wallace et al., Diffusion Model Alignment Using Direct Preference Optimization, CVPR 2024, arXiv:2311.12908"
     )
     evidence: ClassVar[str] = "official"
+    likelihood: ClassVar[str] = "denoising"
 
     share_noise: bool = Field(
         default=True, description="one noise for both images, as in the official code; the paper draws two"

@@ -25,6 +25,7 @@ class SFT(Section):
 
     source: ClassVar[str] = "Wallace et al., arXiv:2311.12908, section 5; Ho et al., DDPM, arXiv:2006.11239, eq. 14"
     evidence: ClassVar[str] = "official"
+    likelihood: ClassVar[str] = "denoising"
 
     empty_prompt_prob: Probability = Field(default=0.2, description="share of images shown with the empty caption")
     dropped_as: Dropped = Field(

@@ -6,10 +6,10 @@ objective and no method. A new family is one file in ``families/``: a subclass w
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import diffusers
 import torch
@@ -17,16 +17,14 @@ from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DCo
 from torch import Tensor, nn
 
 from diffpref.core.assets import resolve
-from diffpref.core.contracts import Conditioning, Tensors
+from diffpref.core.contracts import Conditioning, Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError
+from diffpref.models.base import ModelFamily, Network
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.models.precision import DTYPES
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
-
-Network: TypeAlias = Any
-"""A model of diffusers or transformers; a type checker that is told nn.Module takes its methods for tensors."""
 
 ALL_PARTS = ("network", "vae", "text")
 PIXELS_AT_ONCE = 1024 * 1024  # through the VAE, whose activations at 1024 x 1024 already fill gigabytes
@@ -60,7 +58,7 @@ class TextEncoder:
 
 
 @dataclass
-class DenoiserFamily(ABC):
+class DenoiserFamily(ModelFamily):
     """Networks of one kind. Parts that were not asked for are None.
 
     Args:
@@ -84,12 +82,12 @@ class DenoiserFamily(ABC):
     settings: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
-    name: ClassVar[str]
+    likelihood = "denoising"
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
     size_tensors: ClassVar[frozenset[str]] = frozenset()
     """Conditioning that tells sizes and not what the prompt says: it stays where the prompt is dropped."""
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
     unit_dims: ClassVar[tuple[int, ...]] = ()
@@ -234,6 +232,9 @@ class DenoiserFamily(ABC):
         return max(1, PIXELS_AT_ONCE // pixels)
 
     # ------------------------------------------------------------ the denoiser
+
+    def answer(self, network: Network, rows: Rows) -> dict[str, Tensor]:
+        return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
 
     @abstractmethod
     def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:

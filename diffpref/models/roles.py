@@ -22,8 +22,9 @@ from diffpref.core.errors import ConfigError, DiffprefError, ModelError
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import Adapter, Held
 from diffpref.models.adapters._peft import is_lora, load_lora, select_lora
+from diffpref.models.base import ModelFamily, Network
 from diffpref.models.digest import digest
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.family import DenoiserFamily
 from diffpref.models.gates import Manager, enter
 from diffpref.models.loading import freeze, load_component
 
@@ -32,7 +33,7 @@ __all__ = ["NetworkRole", "PlacedRole", "build_roles", "place_roles", "view_role
 
 @dataclass(frozen=True)
 class NetworkRole:
-    """A denoiser behind a role.
+    """A network behind a role.
 
     Args:
         family: knows how to ask the network.
@@ -42,7 +43,7 @@ class NetworkRole:
         trainable: whether gradients may flow.
     """
 
-    family: DenoiserFamily
+    family: ModelFamily
     network: Network
     autocast: Manager = nullcontext
     gate: Manager = nullcontext
@@ -52,7 +53,7 @@ class NetworkRole:
         if grad and not self.trainable:
             raise ConfigError("a frozen role was asked for gradients")
         with torch.set_grad_enabled(grad), enter(self.gate), self.autocast():
-            return {"prediction": self.family.forward(self.network, rows.inputs, rows.conditioning)}
+            return self.family.answer(self.network, rows)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from diffpref.config import Bank as BankSettings
 from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Method, Role, RoleSpec
 from diffpref.core.vocabulary import parse
-from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models.roles import PlacedRole
 from diffpref.objectives.compose import Composition
 from diffpref.training.batches import PairBatches
@@ -27,7 +26,9 @@ __all__ = ["answering", "bank_role", "fill_bank", "refusals"]
 FORMAT = 1
 
 
-def refusals(settings: BankSettings, specs: Mapping[str, RoleSpec], composition: Composition) -> Iterator[str]:
+def refusals(
+    settings: BankSettings, specs: Mapping[str, RoleSpec], composition: Composition, likelihood: type[Likelihood]
+) -> Iterator[str]:
     """Yield a line for each reason why the roles of a run cannot be read from a bank.
 
     That a method's inputs come from a role that is trained is known only when it prepares them: `BankedRole` says so.
@@ -53,7 +54,7 @@ def refusals(settings: BankSettings, specs: Mapping[str, RoleSpec], composition:
                 " bank.slots to 0"
             )
         names = [name for name in map(parse, composition.tensors) if name.kind == "model" and role in name.roles]
-        if wide := sorted(str(n) for n in names if n.quantity not in DenoisingLikelihood.from_raw):
+        if wide := sorted(str(n) for n in names if n.form not in likelihood.from_raw):
             yield (
                 f"bank.roles: the objective asks {', '.join(wide)} of '{role}', which is more than a few numbers a row;"
                 " set bank.slots to 0, or choose an objective of logps, log_ratio or errors"

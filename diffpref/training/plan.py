@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from diffpref.config import Adapter as AdapterSettings
 from diffpref.config import Named, Recipe, resolve_roles
-from diffpref.core.contracts import Method, RoleSpec
+from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import GROUPS, parse
-from diffpref.likelihood import DenoisingLikelihood
+from diffpref.likelihood import registry as likelihoods
 from diffpref.methods import registry as methods
 from diffpref.models import registry as families
 from diffpref.models.adapters import Adapter
@@ -42,6 +42,7 @@ class Plan:
 
     Args:
         method: what is put before the models.
+        likelihood: the kind that reads the answers of the family.
         composition: the objective terms.
         adapter: what is trained.
         names: the model quantities to compute each step: those of the objectives, and those worth watching.
@@ -52,6 +53,7 @@ class Plan:
     """
 
     method: Method
+    likelihood: type[Likelihood]
     composition: Composition
     adapter: Adapter
     names: tuple[str, ...]
@@ -81,23 +83,27 @@ def make_plan(recipe: Recipe) -> Plan:
         ConfigError: every unknown name and wrong option, a line each; else every way in which the parts do not fit.
     """
     found: list[str] = []
-    _try(found, "model.family", lambda: families.canonical(recipe.model.family))
+    family = _try(found, "model.family", lambda: families.get(recipe.model.family))
+    kind = family.likelihood if family else "denoising"
     _try(found, "logging.trackers", lambda: check_trackers(recipe.logging))
     adapter = _try(found, "adapter.", lambda: _adapter(recipe.adapter))
     method = _try(found, "method", lambda: _method(recipe.method))
     terms: Any = [(named.name, named.options) for named in recipe.objective or ()] or (method and method.objectives)
-    composition = _try(found, "objective", lambda: compose(terms, "denoising")) if terms else None
+    composition = _try(found, "objective", lambda: compose(terms, kind)) if terms else None
     declared: Mapping[str, RoleSpec] = method.roles if method else {}
     specs = _try(found, "roles.", lambda: resolve_roles(declared, recipe.roles))
-    if adapter is None or method is None or composition is None or specs is None:
+    if family is None or adapter is None or method is None or composition is None or specs is None:
         raise ConfigError("\n".join(found))
-    if found := [*found, *_misfits(recipe, method, composition), *refusals(recipe.bank, specs, composition)]:
+    likelihood = likelihoods.get(kind)
+    found += _misfits(recipe, method, composition, kind)
+    if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
     model_names = [name for name in composition.tensors if parse(name).kind == "model"]
     watched = [*WATCHED, *(RELATIVE if "reference" in composition.roles else ())]
     names = dict.fromkeys([*model_names, *(n for n in watched if _costs_nothing(n, composition, method))])
     return Plan(
         method,
+        likelihood,
         composition,
         adapter,
         tuple(names),
@@ -134,7 +140,7 @@ def _method(named: Named) -> Method:
     return named.validate_with(kind, f"method.{named.name}")
 
 
-def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterator[str]:
+def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str) -> Iterator[str]:
     """Yield a line for each thing that one part asks for and the others do not give."""
     name = recipe.method.name
     known = {"policy", *method.roles}
@@ -149,10 +155,13 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition) -> Iterat
         yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
     if recipe.guards.winner_error in ("stop", "roll_back") and "reference" not in composition.roles:
         yield f"guards.winner_error: {recipe.guards.winner_error} needs a reference, which the objective does not ask"
-    provided = DenoisingLikelihood.provides
+    if (prepared := getattr(method, "likelihood", None)) != kind:
+        told = f"prepares rows for the likelihood '{prepared}'" if prepared else "does not say for which likelihood"
+        yield f"method: '{name}' {told}; family '{recipe.model.family}' is read by '{kind}'"
+    provided = likelihoods.get(kind).provides
     model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
-    if lacking := [str(n) for n in model_names if n.unit or n.quantity not in provided]:
-        yield f"objective: needs {_list(lacking)}; of whole samples a denoiser's likelihood gives {_list(provided)}"
+    if lacking := [str(n) for n in model_names if n.form not in provided]:
+        yield f"objective: needs {_list(lacking)}; the likelihood '{kind}' of this family gives {_list(provided)}"
 
 
 def _list(names: Any) -> str:

@@ -52,7 +52,7 @@ def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, wat
         watcher.asked(batch, rows, dict(outputs))
     values = likelihood(plan.names, outputs, rows)
     outputs = {name: answers for name, answers in outputs.items() if name not in plan.trained}
-    if all(name.quantity in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
+    if all(name.form in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
         outputs = {name: likelihood.raw(answers, rows) for name, answers in outputs.items()}
     return Asked(rows, outputs, values)
 

@@ -20,7 +20,6 @@ from diffpref.config import Recipe, save_recipe
 from diffpref.core.contracts import Callback, Context, Likelihood, World
 from diffpref.core.errors import DiskFullError, Interrupted
 from diffpref.core.randomness import Random
-from diffpref.likelihood import DenoisingLikelihood
 from diffpref.models import open_family
 from diffpref.models.adapters import Held
 from diffpref.models.attention import set_attention
@@ -168,9 +167,7 @@ class Trainer:
         self.moving = Moving(
             placed, adapter, self.bare, optimizer, self.plan.method, context, average=recipe.training.ema
         )
-        likelihood = DenoisingLikelihood(
-            self.family.schedule, recipe.likelihood.weighting, recipe.likelihood.snr_gamma, self.plan.trained
-        )
+        likelihood = self.plan.likelihood.build(self.family, recipe.likelihood, self.plan.trained)
         self.banked = self._bank_roles(likelihood)
         self.roles.update(self.banked)
         self.updater = Updater(

@@ -21,6 +21,7 @@ from diffpref.config import Recipe, build_recipe, save_recipe
 from diffpref.core.contracts import Batch, Context, Ema, Every, Judgement, RoleSpec, Rows, Snapshots
 from diffpref.core.errors import ConfigError
 from diffpref.data import read_store, write_store
+from diffpref.likelihood import DenoisingLikelihood
 from diffpref.methods.diffusion_dpo import DiffusionDPO
 from diffpref.objectives import compose, objective, registry
 from diffpref.training import Trainer
@@ -316,7 +317,7 @@ def test_roles_and_quantities_that_do_not_fit_a_bank_are_refused_before_anything
     with pytest.raises(ConfigError, match=r"bank\.roles: 'reference' is not asked anything .* Set bank\.slots to 0"):
         Trainer(build_recipe(recipe_keys(method="sft", bank__slots=1)))
     recipe = build_recipe(recipe_keys(bank={"slots": 1}))
-    (line,) = refusals(recipe.bank, DiffusionDPO().roles, compose([("toy_joint", {})]))
+    (line,) = refusals(recipe.bank, DiffusionDPO().roles, compose([("toy_joint", {})]), DenoisingLikelihood)
     assert "asks chosen_kl, reference_chosen_prediction of 'reference', which is more than a few numbers" in line
 
     dpo = compose([("dpo", {})])
@@ -328,11 +329,11 @@ def test_roles_and_quantities_that_do_not_fit_a_bank_are_refused_before_anything
         RoleSpec("copy", Snapshots(3)),
         RoleSpec("copy", trained=True),
     ):
-        (line,) = refusals(recipe.bank, {"reference": moving}, dpo)
+        (line,) = refusals(recipe.bank, {"reference": moving}, dpo, DenoisingLikelihood)
         assert line.startswith("bank.roles: 'reference' moves while the run trains"), moving
-    (line,) = refusals(recipe.bank, {"reference": RoleSpec(in_prepare=True)}, dpo)
+    (line,) = refusals(recipe.bank, {"reference": RoleSpec(in_prepare=True)}, dpo, DenoisingLikelihood)
     assert line.startswith("bank.roles: 'reference' is asked by the method itself")
-    assert list(refusals(build_recipe(recipe_keys()).bank, {"reference": moving}, dpo)) == []
+    assert list(refusals(build_recipe(recipe_keys()).bank, {"reference": moving}, dpo, DenoisingLikelihood)) == []
     keys = recipe_keys(bank={"slots": 1}, roles={"reference": {"source": "copy", "update": {"ema": {"decay": 0.9}}}})
     with pytest.raises(ConfigError, match=r"bank\.roles: 'reference' moves while the run trains"):
         Trainer(build_recipe(keys))

@@ -62,7 +62,10 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
     [
         ({"method": "sft", "objective": "dpo"}, "objective: needs rejected samples; method 'sft' prepares chosen"),
         ({"objective": "toy_peers"}, "objective: needs the role peer; method 'diffusion_dpo' has policy, reference"),
-        ({"objective": "toy_tokens"}, "objective: needs chosen_kl, policy_chosen_token_logps; of whole samples"),
+        (
+            {"objective": "toy_tokens"},
+            "objective: needs chosen_kl, policy_chosen_token_logps; the likelihood 'denoising'",
+        ),
         (
             {"method": "dpo"},
             "method: 'dpo' is an objective, not a method; put it under objective. Methods: diffusion_dpo",

@@ -56,6 +56,7 @@ class ToyMiddle(Section):
 
     source: ClassVar[str] = "ours"
     evidence: ClassVar[str] = "ours"
+    likelihood: ClassVar[str] = "denoising"
 
     timestep: int = 500
 
