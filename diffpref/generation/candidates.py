@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,17 +18,16 @@ from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
 from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.scoring import Progress, score_watched, versions, watch
-from diffpref.sampling import SamplerSettings
 
 __all__ = ["Sample", "generate"]
 
-Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[np.ndarray]]
-"""Prompts and seeds to (H, W, 3) uint8 pictures, each a function of its own prompt and seed."""
+Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence["np.ndarray | str"]]
+"""Prompts and seeds to (H, W, 3) uint8 pictures or to texts, each a function of its own prompt and seed."""
 
 
 def generate(
     plan: GenerationPlan,
-    sampler: Sample | Mapping[SamplerSettings, Sample],
+    sampler: Sample | Mapping[Any, Sample],
     output: Path | str,
     on_progress: Progress | None = None,
     *,
@@ -39,9 +38,9 @@ def generate(
 
     Args:
         plan: what to draw.
-        sampler: draws pictures; one for each of the plan's settings where there are several.
+        sampler: draws pictures or answers; one for each of the plan's settings where there are several.
         output: the store's folder; parts of an earlier run of the same plan and scorers are kept.
-        on_progress: called with (pictures there, pictures in all) at the start and after each unit.
+        on_progress: called with (candidates there, candidates in all) at the start and after each unit.
         scorers: score name -> reward; each candidate gets a score of each.
         max_unusable: the largest share of a score that may be NaN, infinite or missing.
 
@@ -70,9 +69,7 @@ def generate(
     return growing.finish(max_unusable)
 
 
-def _samplers(
-    plan: GenerationPlan, sampler: Sample | Mapping[SamplerSettings, Sample]
-) -> Mapping[SamplerSettings, Sample]:
+def _samplers(plan: GenerationPlan, sampler: Sample | Mapping[Any, Sample]) -> Mapping[Any, Sample]:
     distinct = dict.fromkeys(plan.settings)
     if not isinstance(sampler, Mapping):
         if len(distinct) > 1:
@@ -84,22 +81,17 @@ def _samplers(
     return sampler
 
 
-def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[SamplerSettings, Sample]) -> list[Record]:
+def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[Any, Sample]) -> list[Record]:
     drawn: dict[tuple[str, int], Candidate] = {}
     for settings in dict.fromkeys(plan.settings):
         wanted = [(p, k) for p in prompts for k in range(plan.candidates) if plan.settings_of(k) == settings]
         seeds = [plan.seed_of(prompt, k) for prompt, k in wanted]
-        pictures = samplers[settings]([prompt for prompt, _ in wanted], seeds)
-        if len(pictures) != len(wanted):
-            raise ShapeError(f"the sampler gave {len(pictures)} pictures for {len(wanted)} prompts")
-        for key, seed, picture in zip(wanted, seeds, pictures, strict=True):
-            content = encode_png(picture)
-            drawn[key] = Candidate(
-                bytes=content,
-                sha256=hashlib.sha256(content).hexdigest(),
-                generator=_how(plan, settings),
-                seed=seed,
-            )
+        media = samplers[settings]([prompt for prompt, _ in wanted], seeds)
+        if len(media) != len(wanted):
+            raise ShapeError(f"the sampler gave {len(media)} candidates for {len(wanted)} prompts")
+        generator = f"{plan.generator}, {settings}" if plan.generator else str(settings)
+        for key, seed, item in zip(wanted, seeds, media, strict=True):
+            drawn[key] = _candidate(item, generator, seed)
     return [
         Record(
             id=plan.record_id(prompt),
@@ -111,6 +103,8 @@ def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[Sample
     ]
 
 
-def _how(plan: GenerationPlan, settings: SamplerSettings) -> str:
-    steps = f"{settings.solver}, {settings.num_inference_steps} steps, guidance {settings.guidance_scale:g}"
-    return f"{plan.generator}, {steps}" if plan.generator else steps
+def _candidate(item: np.ndarray | str, generator: str, seed: int) -> Candidate:
+    if isinstance(item, str):
+        return Candidate(text=item, generator=generator, seed=seed)
+    content = encode_png(item)
+    return Candidate(bytes=content, sha256=hashlib.sha256(content).hexdigest(), generator=generator, seed=seed)

@@ -1,17 +1,20 @@
-"""What is to be drawn: a value from which every picture, its seed and its work unit follow."""
+"""What is to be drawn: a value from which every picture or answer, its seed and its work unit follow."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.core.randomness import hash_key
-from diffpref.sampling import SamplerSettings
+from diffpref.sampling import SamplerSettings, TextSettings
 
-__all__ = ["GenerationPlan"]
+__all__ = ["GenerationPlan", "Settings"]
+
+Settings: TypeAlias = SamplerSettings | TextSettings
+"""How candidates are drawn: pictures or answers."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,9 @@ class GenerationPlan:
 
     Args:
         prompts: different texts; a record each.
-        candidates: pictures of each prompt.
+        candidates: pictures or answers of each prompt.
         seed: of the run.
-        settings: how pictures are drawn; candidate k takes ``settings[k % len(settings)]``, so that guidance scales,
+        settings: how they are drawn; candidate k takes ``settings[k % len(settings)]``, so that guidance scales,
             for example, alternate within a record.
         generator: which model draws, with a digest of its weights: another model is another plan.
         unit_size: prompts of one work unit, which is one part of the store; what an interruption costs at most.
@@ -35,7 +38,7 @@ class GenerationPlan:
     prompts: tuple[str, ...]
     candidates: int = 4
     seed: int = 0
-    settings: tuple[SamplerSettings, ...] = (SamplerSettings(),)
+    settings: tuple[Settings, ...] = (SamplerSettings(),)
     generator: str = ""
     unit_size: int = 32
 
@@ -62,7 +65,7 @@ class GenerationPlan:
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures there are in all."""
+        """How many pictures or answers there are in all."""
         return len(self.prompts) * self.candidates
 
     def unit(self, number: int) -> tuple[str, ...]:
@@ -70,10 +73,10 @@ class GenerationPlan:
         return self.prompts[number * self.unit_size : (number + 1) * self.unit_size]
 
     def seed_of(self, prompt: str, candidate: int) -> int:
-        """Return the seed of a picture: ``torch.Generator().manual_seed(seed)`` draws its first latents."""
+        """Return a candidate's seed: ``torch.Generator().manual_seed(seed)`` draws its first latents, or its tokens."""
         return hash_key(self.seed, "candidate", prompt, candidate)
 
-    def settings_of(self, candidate: int) -> SamplerSettings:
+    def settings_of(self, candidate: int) -> Settings:
         """Return how candidate k of every prompt is drawn."""
         return self.settings[candidate % len(self.settings)]
 
@@ -94,7 +97,9 @@ class GenerationPlan:
             DataError: a field is missing or unknown.
         """
         try:
-            settings = tuple(SamplerSettings(**one) for one in value["settings"])
+            settings = tuple(
+                TextSettings(**one) if "max_new_tokens" in one else SamplerSettings(**one) for one in value["settings"]
+            )
             return cls(**{**value, "prompts": tuple(value["prompts"]), "settings": settings})
         except (KeyError, TypeError) as error:
             raise DataError(f"not a generation plan: {error}") from error

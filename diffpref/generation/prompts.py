@@ -1,4 +1,4 @@
-"""Where prompts come from: a list, a text file, JSONL, or the captions of the shapes world."""
+"""Where prompts come from: a list, a text file, JSONL, the captions of the shapes world, the words world's tasks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pathlib import Path
 from diffpref.core.errors import DataError, suggest
 from diffpref.core.randomness import Random
 from diffpref.shapes.grammar import SPLITS, captions
+from diffpref.words.grammar import SPLITS as WORD_SPLITS
+from diffpref.words.grammar import instructions
 
 __all__ = ["load_prompts"]
 
-_EXPECTED = "a text file (one a line), a .jsonl file with 'prompt', or shapes:SPLIT[:COUNT | :START-STOP]"
+_EXPECTED = (
+    "a text file (one a line), a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP] or words:SPLIT:COUNT"
+)
 
 
 def load_prompts(source: str | Path | Sequence[str]) -> list[str]:
@@ -22,13 +26,16 @@ def load_prompts(source: str | Path | Sequence[str]) -> list[str]:
     Args:
         source: the prompts themselves; a text file with one a line (empty lines are left out); a ``.jsonl`` file whose
             lines are objects with ``prompt``; or ``shapes:unseen``, ``shapes:unseen:300`` (the first 300 of a fixed
-            shuffled order), ``shapes:unseen:300-500`` (those after them, so that no prompt is in both).
+            shuffled order), ``shapes:unseen:300-500`` (those after them, so that no prompt is in both); or, alike,
+            ``words:unseen:300`` and ``words:unseen:300-500``, of which there is no end.
 
     Raises:
         DataError: no such file or split, a line that is no prompt, or no prompts at all; the message names the line.
     """
     if isinstance(source, str) and source.startswith("shapes:"):
         return _shapes(source)
+    if isinstance(source, str) and source.startswith("words:"):
+        return _words(source)
     if isinstance(source, str | Path):
         where, found = str(source), _from_file(Path(source))
     else:
@@ -89,3 +96,17 @@ def _shapes(source: str) -> list[str]:
     if not start < stop <= len(texts):
         raise DataError(f"prompts '{source}': the split '{split}' has captions 0-{len(texts)}")
     return texts[start:stop]
+
+
+def _words(source: str) -> list[str]:
+    match = re.fullmatch(r"words:([^:]*):(\d+)(?:-(\d+))?", source, re.ASCII)
+    if not match:
+        raise DataError(f"prompts '{source}': expected words:SPLIT:COUNT or words:SPLIT:START-STOP")
+    split, first, last = match.groups()
+    if split not in WORD_SPLITS:
+        hint = suggest(split, WORD_SPLITS) or ";"
+        raise DataError(f"prompts '{source}': unknown split '{split}'{hint} known: {', '.join(WORD_SPLITS)}")
+    start, stop = (int(first), int(last)) if last else (0, int(first))
+    if not start < stop:
+        raise DataError(f"prompts '{source}': holds no prompts")
+    return [str(instruction) for instruction in instructions(split, stop)[start:]]

@@ -23,7 +23,8 @@ class GenerationRecipe(Section):
     output: Text = Field(description="folder of the store")
     model: Model
     prompts: Text | list[Text] = Field(
-        description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP], or a list"
+        description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
+        " words:SPLIT:COUNT (or START-STOP), or a list"
     )
     candidates: PositiveInt = Field(default=4, description="pictures of each prompt")
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")

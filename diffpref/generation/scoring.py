@@ -41,11 +41,11 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
     both are told in the log, and no pair is made of them.
 
     Args:
-        records: whose candidates are pictures.
+        records: whose candidates are pictures or texts.
         scorers: score name -> reward.
 
     Raises:
-        DataError: a candidate holds no picture, or one that cannot be decoded.
+        DataError: a candidate holds neither picture nor text, or a picture that cannot be decoded.
     """
     added: dict[tuple[int, int], list[Score]] = {}
     for name, scorer in scorers.items():
@@ -58,8 +58,8 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
         ]
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
-            pictures = [_picture(records[row], place) for row, place in part]
-            values = _ask(name, scorer, pictures, [records[row].prompt for row, _ in part])
+            media = [_media(records[row], place) for row, place in part]
+            values = _ask(name, scorer, media, [records[row].prompt for row, _ in part])
             if unusable := sum(not math.isfinite(value) for value in values):
                 logger.warning("%s: %d of %d scores are not finite", name, unusable, len(values))
             for key, value in zip(part, values, strict=True):
@@ -75,16 +75,15 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
     ]
 
 
-def _ask(name: str, scorer: Reward, pictures: Sequence[Media], prompts: Sequence[str]) -> list[float]:
-    """Return a score for each picture; NaN where the scorer, asked for that picture alone, gives no single number."""
-    scores = scorer.score(pictures, prompts)
-    if scores.ndim == 1 and len(scores) == len(pictures):
+def _ask(name: str, scorer: Reward, media: Sequence[Media], prompts: Sequence[str]) -> list[float]:
+    """Return a score for each item; NaN where the scorer, asked for that item alone, gives no single number."""
+    scores = scorer.score(media, prompts)
+    if scores.ndim == 1 and len(scores) == len(media):
         return [float(score) for score in scores]
-    logger.warning("%s: gave shape %s for %d pictures", name, tuple(scores.shape), len(pictures))
-    if len(pictures) == 1:
+    logger.warning("%s: gave shape %s for %d items", name, tuple(scores.shape), len(media))
+    if len(media) == 1:
         return [math.nan]
-    pairs = zip(pictures, prompts, strict=True)
-    return [_ask(name, scorer, [picture], [prompt])[0] for picture, prompt in pairs]
+    return [_ask(name, scorer, [item], [prompt])[0] for item, prompt in zip(media, prompts, strict=True)]
 
 
 def score_store(
@@ -156,11 +155,13 @@ def score_watched(
     return scored
 
 
-def _picture(record: Record, place: int) -> Media:
+def _media(record: Record, place: int) -> Media:
     candidate = record.candidates[place]
     name = f"record {record.id!r}, candidate {place}"
     if candidate.bytes is not None:
         return decode_image(candidate.bytes, name=name)
     if candidate.path is not None:
         return decode_image(candidate.path)
-    raise DataError(f"{name}: holds no picture to score")
+    if candidate.text is not None:
+        return candidate.text
+    raise DataError(f"{name}: holds no picture and no text to score")

@@ -1,7 +1,8 @@
-"""Rollouts over a role: from prompts and seeds to latents and pictures."""
+"""Rollouts over a role: from prompts and seeds to latents and pictures, or to answers."""
 
 from __future__ import annotations
 
 from diffpref.sampling.sampler import Sampler, SamplerSettings, sample_latents
+from diffpref.sampling.text import TextSampler, TextSettings
 
-__all__ = ["Sampler", "SamplerSettings", "sample_latents"]
+__all__ = ["Sampler", "SamplerSettings", "TextSampler", "TextSettings", "sample_latents"]

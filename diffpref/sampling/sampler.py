@@ -51,6 +51,9 @@ class SamplerSettings:
                 f"solver: must be one of {', '.join(SOLVERS)}, got '{self.solver}'{suggest(self.solver, SOLVERS)}"
             )
 
+    def __str__(self) -> str:
+        return f"{self.solver}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
+
 
 def sample_latents(
     family: DenoiserFamily,

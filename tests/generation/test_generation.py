@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from diffpref import rewards
 from diffpref.core.contracts import Candidate, Record, RewardInfo, Score
 from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.randomness import hash_key
-from diffpref.data import decode_image, encode_png, pair_view, read_store, write_store
+from diffpref.data import decode_image, encode_png, pair_view, read_store
 from diffpref.generation import GenerationPlan, generate, score_records, score_store, summarise_scores
 from diffpref.generation.growing import GrowingStore
-from diffpref.sampling import SamplerSettings
+from diffpref.sampling import SamplerSettings, TextSettings
+from diffpref.words import Instruction, instructions
 
 PLAN = GenerationPlan(prompts=("a", "b", "c", "d", "e"), candidates=3, seed=7, generator="test", unit_size=2)
 
@@ -156,7 +158,7 @@ def test_guidance_scales_alternate_within_a_record(tmp_path):
 
 
 def test_a_sampler_that_does_not_answer_every_question_is_refused(tmp_path):
-    with pytest.raises(ShapeError, match="1 pictures for 6"):
+    with pytest.raises(ShapeError, match="1 candidates for 6"):
         generate(PLAN, lambda prompts, seeds: [np.zeros((8, 8, 3), np.uint8)], tmp_path / "store")
 
 
@@ -246,6 +248,24 @@ def test_row_13_scores_that_are_not_finite_are_counted_and_never_become_numbers(
     assert len(pair_view(store, "best_vs_worst", "bright", max_unusable=0.5)) == 3
 
 
+def test_answers_are_drawn_and_scored_like_pictures(tmp_path):
+    asked = instructions("unseen", 3)
+    plan = replace(PLAN, prompts=tuple(map(str, asked)), settings=(TextSettings(max_new_tokens=9, top_p=0.9),))
+    assert GenerationPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+    def answer(prompts, seeds):
+        right = [Instruction.parse(prompt).answer for prompt in prompts]
+        return [
+            text if seed == plan.seed_of(p, 0) else "." for text, p, seed in zip(right, prompts, seeds, strict=True)
+        ]
+
+    store = generate(plan, answer, tmp_path / "store", scorers={"words": rewards.load("words")})
+    best, worst = store[1].candidates[0], store[1].candidates[1]
+    assert (best.text, best.scores[0].value, best.seed) == (asked[1].answer, 1.0, plan.seed_of(str(asked[1]), 0))
+    assert best.generator == "test, temperature 1, top_p 0.9, 9 tokens" and worst.scores[0].value < 0.5
+    assert {pair.chosen for pair in pair_view(store, "best_vs_worst", "words")} == {0}
+
+
 def test_a_store_without_scores_has_no_summary(tmp_path):
     assert summarise_scores(generate(PLAN, Drawer(), tmp_path / "store")) == []
 
@@ -256,9 +276,8 @@ def test_scoring_refuses_what_it_cannot_do(tmp_path):
         score_store(store, {"bright": Brightness()}, tmp_path / "store")
     with pytest.raises(ConfigError, match="no scorers"):
         score_store(store, {}, tmp_path / "scored")
-    texts = write_store(tmp_path / "texts", [Record("r", "p", (Candidate(text="words"),))])
-    with pytest.raises(DataError, match="record 'r', candidate 0: holds no picture"):
-        score_store(texts, {"bright": Brightness()}, tmp_path / "scored")
+    with pytest.raises(DataError, match="record 'r', candidate 0: holds no picture and no text"):
+        score_records([Record("r", "p", (Candidate(),))], {"bright": Brightness()})
     broken = Record("r", "p", (Candidate(bytes=b"no picture"),))
     with pytest.raises(DataError, match="record 'r', candidate 0: cannot be decoded"):
         score_records([broken], {"bright": Brightness()})

@@ -9,6 +9,7 @@ import pytest
 from diffpref.core.errors import DataError
 from diffpref.generation import load_prompts
 from diffpref.shapes.grammar import captions
+from diffpref.words import instructions
 
 
 def test_a_list_a_text_file_and_jsonl_give_the_same_prompts(tmp_path):
@@ -28,6 +29,11 @@ def test_ranges_of_the_shapes_world_do_not_overlap():
     assert load_prompts("shapes:held_out:20") == load_prompts("shapes:held_out")[:20] != held_out[:20]
 
 
+def test_ranges_of_the_words_world_do_not_overlap():
+    whole = [str(one) for one in instructions("unseen", 7)]
+    assert load_prompts("words:unseen:3") == whole[:3] and load_prompts("words:unseen:3-7") == whole[3:]
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -37,6 +43,9 @@ def test_ranges_of_the_shapes_world_do_not_overlap():
         ("shapes:unseen:501", "captions 0-500"),
         ("shapes:unseen:7-3", "captions 0-500"),
         ("shapes:unseen:many", "expected shapes:SPLIT"),
+        ("words:unsen:3", "did you mean 'unseen'"),
+        ("words:unseen", "expected words:SPLIT:COUNT"),
+        ("words:unseen:7-3", "holds no prompts"),
         ([], "holds no prompts"),
         (["a", " "], "prompts, 2: a prompt must be a text"),
         (["\ud800"], "valid Unicode"),

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROWS = (
     ("core",),
-    ("likelihood", "objectives", "schedules", "ranking", "shapes", "config"),
+    ("likelihood", "objectives", "schedules", "ranking", "shapes", "words", "config"),
     ("models", "data", "plotting"),
     ("sampling", "rewards", "cache"),
     ("methods", "pipelines"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from diffpref.core.contracts import Reward, RewardInfo
 from diffpref.core.errors import ConfigError, DataError, DiffprefError, ModelError, ShapeError
 from diffpref.shapes.grammar import captions
 from diffpref.shapes.render import render
+from diffpref.words import instructions
 
 ROOT = Path(__file__).parents[2]
 RANDOM = np.random.default_rng(0)
@@ -107,7 +109,7 @@ LEARNED = ["clip", "pickscore", "hps"]
 
 
 def test_a_reward_file_is_a_reward():
-    assert list(rewards.registry) == ["clip", "hps", "oracle", "pickscore"]
+    assert list(rewards.registry) == ["clip", "hps", "oracle", "pickscore", "words"]
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -276,6 +278,33 @@ def test_the_oracle_refuses_what_it_cannot_read():
         oracle.score([np.zeros((32, 32, 3), dtype=np.uint8)], [str(captions("seen")[0])])
     with pytest.raises(ConfigError, match="takes no path"):
         rewards.load("oracle", "folder")
+
+
+# ---------------------------------------------------------------- the judge of the words world
+
+
+def test_the_judge_scores_answers():
+    asked = instructions("seen", 20)
+    prompts, right = [str(one) for one in asked], [one.answer for one in asked]
+    judge = rewards.load("words")
+    assert judge.score(right, prompts).tolist() == [1.0] * 20
+    half = [answer.swapcase() for answer in right]
+    assert judge.score(half, prompts).tolist() == pytest.approx([5 / 6] * 20)
+    assert rewards.load("words", output="right").score([right[0], half[1]], prompts[:2]).tolist() == [1.0, 0.0]
+    better = rewards.preference_probability(judge.info, torch.ones(1), torch.full((1,), 5 / 6))
+    assert better.item() == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_the_judge_refuses_what_it_cannot_read():
+    judge = rewards.load("words")
+    with pytest.raises(DataError, match="not an instruction of the words world"):
+        judge.score(["ant ."], ["a photo of an ant"])
+    with pytest.raises(DataError, match="reads texts, got ndarray"):
+        judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], [str(instructions("seen", 1)[0])])
+    with pytest.raises(ShapeError, match="1 items but 2 prompts"):
+        judge.score(["ant ."], ["a", "b"])
+    with pytest.raises(ConfigError, match="takes no path"):
+        rewards.load("words", "folder")
 
 
 # ---------------------------------------------------------------- user mistakes
