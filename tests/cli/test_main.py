@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffpref.cli import COMMANDS, main
+from diffpref.cli.list import entries
 from diffpref.config import dump_yaml
 from diffpref.core.citation import bibtex
 from diffpref.core.errors import DataError
@@ -110,6 +111,12 @@ def test_cite_prints_an_entry_for_each_paper_once(capsys: pytest.CaptureFixture[
     assert "eprint = {2305.18290}" in text and "eprint = {2311.12908}" in text
     assert main(["cite", "dqo"]) == 2
     assert "did you mean 'dpo'?" in capsys.readouterr().err
+
+
+def test_every_paper_has_a_title() -> None:
+    sources = [entry["source"] for kind in ("objectives", "methods") for entry in entries(kind)]
+    papers = [entry for source in sources for entry in bibtex(source) if "eprint" in entry]
+    assert papers and [entry for entry in papers if "title = {" not in entry] == []
 
 
 def test_a_source_without_a_number_is_cited_as_it_is_written() -> None:
