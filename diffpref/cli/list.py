@@ -10,22 +10,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffpref.cli.registries import REGISTRIES, description, registry, short_forms
+from diffpref.cli.registries import REGISTRIES, defined_for, description, needs, registry, short_forms
 
 __all__ = ["main"]
 
 KINDS = (*REGISTRIES, "recipes")
+FILTERED = ("objectives", "methods")
+FILTERS = ("kind", "likelihood", "needs", "without", "evidence")
 
 
 def main(argv: Sequence[str]) -> int:
     """Print names, other names, evidence and source."""
     parser = argparse.ArgumentParser(prog="diffpref list", description="List what a recipe may name.")
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; not given: all")
+    parser.add_argument("--kind", help="objectives of a kind: pairwise, pointwise, listwise, token, step, supervised")
+    parser.add_argument("--likelihood", help="objectives defined for a likelihood: tokens, denoising")
+    parser.add_argument(
+        "--needs", metavar="NAME", help="things that need a role, group or column: reference, list, ranks"
+    )
+    parser.add_argument("--without", metavar="NAME", help="objectives that do not need it: reference")
+    parser.add_argument("--evidence", help="how far the source was read: official, paper, secondary, memory, ours")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     if unknown := [kind for kind in arguments.kinds if kind not in KINDS]:
         parser.error(f"unknown kind '{unknown[0]}'; known: {', '.join(KINDS)}")
-    found = {kind: entries(kind) for kind in arguments.kinds or KINDS}
+    wanted = {name: getattr(arguments, name) for name in FILTERS if getattr(arguments, name)}
+    kinds = arguments.kinds or (FILTERED if wanted else KINDS)
+    if wanted and (others := [kind for kind in kinds if kind not in FILTERED]):
+        parser.error(f"--{next(iter(wanted))} chooses among {' and '.join(FILTERED)}, not {', '.join(others)}")
+    found = {kind: [row for row in entries(kind) if _fits(row, wanted)] for kind in kinds}
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -45,7 +58,28 @@ def entries(kind: str) -> list[dict[str, Any]]:
             {"name": name, "aliases": short_forms(kind, name), "summary": _first_line(f"{things.package}.{name}")}
             for name in things.names()
         ]
-    return [{"name": name, "aliases": things.aliases(name), **description(things.get(name))} for name in things.names()]
+    rows = []
+    for name in things.names():
+        thing = things.get(name)
+        row: dict[str, Any] = {"name": name, "aliases": things.aliases(name), **description(thing)}
+        if kind in FILTERED:
+            row["needs"] = needs(thing)
+        if kind == "objectives":
+            row |= {"likelihoods": defined_for(thing), "published": list(thing.spec.published)}
+        rows.append(row)
+    return rows
+
+
+def _fits(row: dict[str, Any], wanted: dict[str, str]) -> bool:
+    """Whether an entry passes every filter; what it does not know it does not fit."""
+    tests = {
+        "kind": lambda value: row["kind"] == value,
+        "evidence": lambda value: row["evidence"] == value,
+        "likelihood": lambda value: value in row.get("likelihoods", ()),
+        "needs": lambda value: value in row["needs"],
+        "without": lambda value: value not in row["needs"],
+    }
+    return all(tests[name](value) for name, value in wanted.items())
 
 
 def _first_line(module: str) -> str:

@@ -69,6 +69,7 @@ class ObjectiveSpec:
             finite differences; ``()`` for most.
         domain: tensor -> (lowest, highest) value for which the formula is meant, both allowed; outside of it the
             objective raises, or stays finite.
+        same_as: the objective whose function this is with other constants, ``""`` where it is a function of its own.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ObjectiveSpec:
     signs: Mapping[str, Sign]
     stops: tuple[str, ...]
     domain: Mapping[str, tuple[float, float]]
+    same_as: str = ""
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -166,6 +168,7 @@ def objective(
     signs: Mapping[str, Sign] | None = None,
     stops: tuple[str, ...] = (),
     domain: Mapping[str, tuple[float, float]] | None = None,
+    same_as: str = "",
 ) -> Callable[[Callable[P, R]], Objective[P, R]]:
     """Register a function as an objective and put the checks that all share before it.
 
@@ -187,6 +190,7 @@ def objective(
             out has no fixed sign. Not given: ``"-"`` for the chosen sample, ``"+"`` for the rejected one.
         stops: trained tensors that enter as a constant too (stop-gradient).
         domain: tensor -> (lowest, highest) for which the formula is meant; outside it must raise or stay finite.
+        same_as: the objective whose function this is with other constants.
 
     Raises:
         ConfigError: a parameter is not keyword-only, a tensor's name does not parse, the name is taken, or what is said
@@ -217,6 +221,7 @@ def objective(
             directions,
             stops,
             dict(domain or {}),
+            same_as,
         )
 
         @functools.wraps(function)

@@ -98,6 +98,23 @@ def test_list_shows_names_aliases_evidence_and_can_run_twice(capsys: pytest.Capt
     assert all(entry["source"] and entry["evidence"] for kind in ("objectives", "methods") for entry in found[kind])
 
 
+def test_list_chooses_by_kind_likelihood_needs_and_evidence(capsys: pytest.CaptureFixture[str]) -> None:
+    def names(*arguments: str) -> set[str]:
+        assert main(["list", "objectives", "--json", *arguments]) == 0
+        return {entry["name"] for entry in json.loads(capsys.readouterr().out)["objectives"]}
+
+    everything = names()
+    assert {"dpo", "ipo"} <= names("--kind", "pairwise") < everything
+    assert "nll" in names("--without", "reference") and not names("--without", "reference") & names(
+        "--needs", "reference"
+    )
+    assert "dpo" in names("--needs", "rejected", "--likelihood", "denoising", "--evidence", "official")
+    assert names("--evidence", "nobody") == set()
+    with pytest.raises(SystemExit):
+        main(["list", "families", "--kind", "pairwise"])
+    assert "chooses among objectives and methods, not families" in capsys.readouterr().err
+
+
 def test_listing_heavy_things_does_not_import_them() -> None:
     code = "import sys; from diffpref.cli import main; main(['list', 'rewards']); print('open_clip' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
