@@ -31,7 +31,7 @@ ROLES = ("policy", "reference", "previous", "behaviour", "peer", "guide")
 TRAINED = ("policy", "peer")  # a gradient may flow into what these computed, and into nothing else
 GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched")
 UNITS = ("token", "segment")
-MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden")
+MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden", "collision")
 DATA = ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask")
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 

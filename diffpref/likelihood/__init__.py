@@ -5,6 +5,8 @@ from __future__ import annotations
 from diffpref.likelihood._registry import registry
 from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, mean_elbo_weight
 from diffpref.likelihood.denoising import DenoisingLikelihood
+from diffpref.likelihood.head import Head
+from diffpref.likelihood.tokens import TokenLikelihood
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
 __all__ = [
@@ -12,7 +14,9 @@ __all__ = [
     "WEIGHTINGS",
     "BetaUnit",
     "DenoisingLikelihood",
+    "Head",
     "NoiseSchedule",
+    "TokenLikelihood",
     "Weighting",
     "convert_beta",
     "kappa",

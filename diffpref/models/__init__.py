@@ -8,15 +8,16 @@ from diffpref.core.registry import Registry
 
 if TYPE_CHECKING:
     from diffpref.config import Model
+    from diffpref.models.base import ModelFamily
     from diffpref.models.family import DenoiserFamily
 
-__all__ = ["DenoiserFamily", "load_family", "open_family", "registry"]
+__all__ = ["DenoiserFamily", "ModelFamily", "load_family", "open_family", "registry"]
 
-registry: Registry[type[DenoiserFamily]] = Registry("family", "diffpref.models.families", lazy=True)
+registry: Registry[type[ModelFamily]] = Registry("family", "diffpref.models.families", lazy=True)
 
 
-def load_family(name: str, path: str, **options: Any) -> DenoiserFamily:
-    """Load a family's networks; the options are those of `DenoiserFamily.load`.
+def load_family(name: str, path: str, **options: Any) -> Any:
+    """Load a family's networks; the options are those of its ``load``.
 
     Args:
         name: registry name, such as ``"sdxl"``.
@@ -29,12 +30,12 @@ def load_family(name: str, path: str, **options: Any) -> DenoiserFamily:
     return registry.get(name).load(path, **options)
 
 
-def open_family(model: Model, *parts: str) -> DenoiserFamily:
+def open_family(model: Model, *parts: str) -> Any:
     """Load the model that a config names.
 
     Args:
         model: the config's section.
-        parts: of ``"network" "vae" "text"``; none named: all.
+        parts: of the family's, such as ``"network" "vae" "text"``; none named: all.
 
     Raises:
         ConfigError: unknown family.
@@ -52,6 +53,10 @@ def open_family(model: Model, *parts: str) -> DenoiserFamily:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ModelFamily":
+        from diffpref.models.base import ModelFamily
+
+        return ModelFamily
     if name == "DenoiserFamily":  # imports torch and diffusers, which a name's check does not need
         from diffpref.models.family import DenoiserFamily
 

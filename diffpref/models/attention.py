@@ -1,14 +1,12 @@
-"""Which attention kernel a denoiser runs."""
+"""Which attention kernel a network runs."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 
-from diffusers.models.attention_processor import AttnProcessor2_0
-
 from diffpref.core.errors import ConfigError
-from diffpref.models.family import Network
+from diffpref.models.base import Network
 
 __all__ = ["set_attention"]
 
@@ -19,7 +17,7 @@ def set_attention(network: Network, backend: str) -> str:
     """Choose the kernel and return the one in force.
 
     Args:
-        network: a diffusers model.
+        network: a model of diffusers or transformers.
         backend: ``native`` is torch's scaled_dot_product_attention; ``xformers`` falls back to it with a one-line
             warning where xformers is missing or does not run on this device; ``auto`` is native, which is as fast and
             as frugal on every device that torch supports.
@@ -29,6 +27,14 @@ def set_attention(network: Network, backend: str) -> str:
     """
     if backend not in ("auto", "native", "xformers"):
         raise ConfigError(f"model.attention: must be auto, native or xformers, got '{backend}'")
+    if not hasattr(network, "set_attn_processor"):  # transformers
+        if backend == "xformers":
+            raise ConfigError("model.attention: language models take auto or native, got 'xformers'")
+        if backend == "native":
+            network.set_attn_implementation("sdpa")
+        return "native"
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
     if backend == "xformers":
         try:
             network.enable_xformers_memory_efficient_attention()

@@ -1,15 +1,20 @@
-"""What every family of models promises to the training loop, whatever its models make."""
+"""What every model family promises, whatever it generates; the trainer, roles and adapters ask for no more.
+
+A family knows how to load its networks, how to ask them, and how what was trained is written for others to load. It
+knows no objective and no method.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from diffpref.core.contracts import Rows
+from diffpref.core.contracts import Rows, Tensors
 
 __all__ = ["ModelFamily", "Network"]
 
@@ -18,36 +23,29 @@ Network: TypeAlias = Any
 
 
 class ModelFamily(ABC):
-    """Networks of one kind. It knows no objective and no method.
+    """Networks of one kind. Parts that were not asked for are None.
 
-    ``likelihood`` is the registry name of what reads its answers; it also chooses how records become batches
-    (`diffpref.training.encoders`). It is known without loading anything.
+    ``path`` is where they come from, ``network`` what is trained, ``revision`` the commit, tag or branch on a hub.
     """
-
-    name: ClassVar[str]
-    likelihood: ClassVar[str]
-    lora_targets: ClassVar[tuple[str, ...]]
 
     path: str
     network: Network
+    revision: str | None
+
+    name: ClassVar[str]
+    likelihood: ClassVar[str]
+    """Registry name of what reads its answers; it also chooses how records become batches
+    (`diffpref.training.encoders`). It is known without loading anything."""
+
+    @property
+    @abstractmethod
+    def lora_targets(self) -> Sequence[str]:
+        """Names of the layers that a LoRA adapts unless a recipe names others."""
 
     @classmethod
     @abstractmethod
-    def load(
-        cls,
-        path: str,
-        *,
-        parts: Sequence[str] = ...,
-        precision: str = ...,
-        revision: str | None = ...,
-        variant: str | None = ...,
-        allow_pickle: bool = ...,
-    ) -> ModelFamily:
-        """Load the asked parts; ``"network"`` is the one that is trained.
-
-        Raises:
-            ModelError: the path holds no such model, or only pickled weights.
-        """
+    def load(cls, path: str, *, parts: Sequence[str], precision: str = "fp32", **options: Any) -> ModelFamily:
+        """Load the asked parts from a folder or hub id."""
 
     @classmethod
     @abstractmethod
@@ -59,10 +57,54 @@ class ModelFamily(ABC):
         """Move every loaded part to a device."""
 
     @abstractmethod
-    def answer(self, network: Network, rows: Rows) -> dict[str, Tensor]:
-        """Ask a network: (N, ...) tensors that the likelihood reads, ``prediction`` for a denoiser."""
+    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+        """Ask a network; return what the likelihood reads.
+
+        Args:
+            network: may be wrapped for several processes.
+            rows: the question.
+            wanted: quantities that the objectives name, where the answer depends on it.
+        """
+
+    def asked(self, network: Network) -> Network:
+        """Return what is to be wrapped for several processes: the module whose forward `answer` calls."""
+        return network
 
     @staticmethod
     @abstractmethod
     def blocks(network: Network) -> list[nn.Module]:
         """Return the repeated blocks: what to shard, to checkpoint, to compile."""
+
+    @abstractmethod
+    def set_checkpointing(self, network: Network, level: bool | str) -> None:
+        """Choose what is recomputed in the backward pass; see `diffpref.models.recompute`."""
+
+    # ------------------------------------------------------------ what was trained
+
+    @abstractmethod
+    def read_lora(self, network: Network, path: str, name: str) -> int:
+        """Add a LoRA to a network under a name; return how many numbers its file holds.
+
+        Raises:
+            ModelError: it is no LoRA for this network.
+        """
+
+    @abstractmethod
+    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
+        """Write a LoRA so that the libraries load it without us.
+
+        Args:
+            folder: to fill.
+            state: weights by PEFT's names.
+            settings: of PEFT's LoraConfig, with sets in order.
+        """
+
+    @abstractmethod
+    def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
+        """Write a whole network so that the libraries load it without us.
+
+        Args:
+            network: of the family.
+            folder: to fill.
+            state: its weights, whole, where they are spread over processes; None: its own.
+        """

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from diffpref.core.errors import ConfigError, suggest
-from diffpref.models.family import Network
+from diffpref.models.base import Network
 
 __all__ = ["compile_network"]
 

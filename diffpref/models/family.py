@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import diffusers
@@ -20,8 +21,10 @@ from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning, Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.models.base import ModelFamily, Network
+from diffpref.models.gates import recompute
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.models.precision import DTYPES
+from diffpref.models.sharding import whole_network
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
@@ -82,7 +85,7 @@ class DenoiserFamily(ModelFamily):
     settings: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
-    likelihood = "denoising"
+    likelihood: ClassVar[str] = "denoising"
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
     size_tensors: ClassVar[frozenset[str]] = frozenset()
@@ -233,9 +236,6 @@ class DenoiserFamily(ModelFamily):
 
     # ------------------------------------------------------------ the denoiser
 
-    def answer(self, network: Network, rows: Rows) -> dict[str, Tensor]:
-        return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
-
     @abstractmethod
     def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
         """Ask a denoiser: (N, C, H, W) predictions for ``inputs["noisy"]`` and ``inputs["timesteps"]``."""
@@ -245,6 +245,9 @@ class DenoiserFamily(ModelFamily):
         """Return tensors in the dtype of a network's own weights (an adapter's are float32 whatever the network)."""
         dtype = next(network.parameters()).dtype
         return [tensor.to(dtype) for tensor in tensors]
+
+    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+        return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
 
     def sample_timesteps(self, u: Tensor) -> Tensor:
         """Turn (N,) uniform numbers into (N,) int64 timesteps, 0 .. num_train_timesteps - 1."""
@@ -279,7 +282,38 @@ class DenoiserFamily(ModelFamily):
         """Return the repeated blocks: what to shard, to checkpoint, to compile."""
         return [*network.down_blocks, network.mid_block, *network.up_blocks]
 
+    def set_checkpointing(self, network: Network, level: bool | str) -> None:
+        if not level:
+            network.disable_gradient_checkpointing()
+            return
+        network.enable_gradient_checkpointing(recompute)
+        if level == "every_second":
+            others: list[Network] = [module for block in self.blocks(network)[1::2] for module in block.modules()]
+            for module in others:
+                if hasattr(module, "gradient_checkpointing"):
+                    module.gradient_checkpointing = False
+
     # ------------------------------------------------------------ leaving
+
+    def read_lora(self, network: Network, path: str, name: str) -> int:
+        pipeline: Any = self.pipeline_class
+        weights, alphas, metadata = pipeline.lora_state_dict(
+            path, use_safetensors=True, return_lora_metadata=True, unet_config=network.config
+        )
+        prefix = pipeline.unet_name
+        if odd := sorted(key for key in weights if not key.startswith(f"{prefix}.")):
+            raise ModelError(f"{path}: adapts more than the denoiser, the first is {odd[0]}; text encoders stay as is")
+        network.load_lora_adapter(weights, prefix=prefix, network_alphas=alphas, adapter_name=name, metadata=metadata)
+        return sum(tensor.numel() for tensor in weights.values())
+
+    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
+        pipeline: Any = self.pipeline_class
+        # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too;
+        # without the metadata diffusers takes alpha = rank, and the picture is another one
+        pipeline.save_lora_weights(folder, unet_lora_layers=dict(state), unet_lora_adapter_metadata=dict(settings))
+
+    def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
+        (network if state is None else whole_network(network, state)).save_pretrained(folder)
 
     @abstractmethod
     def pipeline(self, network: Network | None = None) -> DiffusionPipeline:

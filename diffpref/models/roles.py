@@ -24,7 +24,6 @@ from diffpref.models.adapters import Adapter, Held
 from diffpref.models.adapters._peft import is_lora, load_lora, select_lora
 from diffpref.models.base import ModelFamily, Network
 from diffpref.models.digest import digest
-from diffpref.models.family import DenoiserFamily
 from diffpref.models.gates import Manager, enter
 from diffpref.models.loading import freeze, load_component
 
@@ -41,6 +40,7 @@ class NetworkRole:
         autocast: makes the mixed-precision context.
         gate: makes the context that chooses the weights, entered for the duration of a call.
         trainable: whether gradients may flow.
+        wanted: quantities that the objectives name, where the answer depends on it.
     """
 
     family: ModelFamily
@@ -48,12 +48,13 @@ class NetworkRole:
     autocast: Manager = nullcontext
     gate: Manager = nullcontext
     trainable: bool = False
+    wanted: frozenset[str] = frozenset()
 
     def __call__(self, rows: Rows, grad: bool = False) -> dict[str, Tensor]:
         if grad and not self.trainable:
             raise ConfigError("a frozen role was asked for gradients")
         with torch.set_grad_enabled(grad), enter(self.gate), self.autocast():
-            return self.family.answer(self.network, rows)
+            return self.family.answer(self.network, rows, self.wanted)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class PlacedRole:
 
 def place_roles(
     specs: Mapping[str, RoleSpec],
-    family: DenoiserFamily,
+    family: ModelFamily,
     adapter: Adapter,
     random: Random,
     prepare: Callable[[Network], object] = lambda network: None,
@@ -143,7 +144,7 @@ def place_roles(
 def _place(
     name: str,
     spec: RoleSpec,
-    family: DenoiserFamily,
+    family: ModelFamily,
     adapter: Adapter,
     random: Random,
     prepare: Callable[[Network], object],
@@ -180,7 +181,7 @@ def _place(
     return role
 
 
-def _open(name: str, path: str, family: DenoiserFamily, adapter: Adapter, prepare: Callable[[Network], object]) -> Held:
+def _open(name: str, path: str, family: ModelFamily, adapter: Adapter, prepare: Callable[[Network], object]) -> Held:
     """Load a LoRA into the policy's network, or into a copy where the policy is the network; else a model."""
     network = family.network
     if is_lora(path):
@@ -192,7 +193,7 @@ def _open(name: str, path: str, family: DenoiserFamily, adapter: Adapter, prepar
                 parameter.data = parameter.data.float()
         return held
     own = next(p for n, p in network.named_parameters() if not adapter.is_adapted(n))
-    if (Path(path) / "config.json").is_file():  # a denoiser alone, as full fine-tuning leaves it
+    if (Path(path) / "config.json").is_file():  # a network alone, as full fine-tuning leaves it
         loaded = freeze(load_component(type(network), path, "", dtype=own.dtype)).to(own.device)
     else:
         loaded = type(family).load(path, parts=("network",)).network.to(own.device, own.dtype)
@@ -207,7 +208,11 @@ def _check_same_shape(role: PlacedRole, policy: Mapping[str, Tensor]) -> None:
 
 
 def view_roles(
-    placed: Mapping[str, PlacedRole], family: DenoiserFamily, network: Network, autocast: Manager = nullcontext
+    placed: Mapping[str, PlacedRole],
+    family: ModelFamily,
+    network: Network,
+    autocast: Manager = nullcontext,
+    wanted: frozenset[str] = frozenset(),
 ) -> dict[str, Role]:
     """Return the policy and every placed role as what a step asks.
 
@@ -216,18 +221,19 @@ def view_roles(
         family: holds the unwrapped network.
         network: the policy as the training loop wraps it.
         autocast: makes the mixed-precision context, the same for all roles.
+        wanted: quantities that the objectives name.
     """
-    roles: dict[str, Role] = {"policy": NetworkRole(family, network, autocast, trainable=True)}
+    roles: dict[str, Role] = {"policy": NetworkRole(family, network, autocast, trainable=True, wanted=wanted)}
     for name, role in placed.items():
         wrapped = role.shared and (role.spec.trained or role.source == "policy")
         asked = network if wrapped else role.held.network
-        roles[name] = NetworkRole(family, asked, autocast, role.held.gate, trainable=role.spec.trained)
+        roles[name] = NetworkRole(family, asked, autocast, role.held.gate, role.spec.trained, wanted)
     return roles
 
 
 def build_roles(
     specs: Mapping[str, RoleSpec],
-    family: DenoiserFamily,
+    family: ModelFamily,
     network: Network,
     adapter: Adapter,
     autocast: Manager = nullcontext,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # it brings the model libraries, which checkpoints do without
-    from diffpref.models.family import Network
+    from diffpref.models.base import Network
 
 __all__ = [
     "gather_tensors",

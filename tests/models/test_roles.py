@@ -257,12 +257,12 @@ def test_what_is_no_lora_or_another_models_is_one_line(saved: tuple[Path, Tensor
         place(tiny(how), how, reference=RoleSpec("path", path=str(tmp_path / "nowhere")))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/pytorch_lora_weights.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ModelError, match=r"^roles\.reference\.path: .*broken: no LoRA for this denoiser"):
+    with pytest.raises(ModelError, match=r"^roles\.reference\.path: .*broken: no LoRA for this model"):
         place(tiny(how), how, reference=RoleSpec("path", path=str(tmp_path / "broken")))
     with pytest.raises(ModelError, match=r"^adapter\.start: .*nowhere: holds no LoRA"):
         tiny(Lora(start=str(tmp_path / "nowhere")))
     other = families.get("sd").tiny()
-    with pytest.raises(ModelError, match=r"^roles\.reference\.path: .*: no LoRA for this denoiser"):
+    with pytest.raises(ModelError, match=r"^roles\.reference\.path: .*: no LoRA for this model"):
         place_roles({"reference": RoleSpec("path", path=str(saved[0]))}, _installed(other, how), how, Random(0))
     with pytest.raises(ConfigError, match=r"^roles\.previous\.path: .* is of another shape than the policy"):
         small = Lora(rank=2)

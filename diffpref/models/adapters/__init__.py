@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.core.registry import Registry
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.base import ModelFamily, Network
 from diffpref.models.gates import Manager
 
 __all__ = ["POLICY", "Adapter", "Held", "registry"]
@@ -64,7 +64,7 @@ class Adapter(ABC):
     folder: ClassVar[str]
 
     @abstractmethod
-    def install(self, family: DenoiserFamily, random: Random) -> dict[str, list[nn.Parameter]]:
+    def install(self, family: ModelFamily, random: Random) -> dict[str, list[nn.Parameter]]:
         """Make the family's network trainable in place; return named parameter groups."""
 
     @contextmanager
@@ -76,10 +76,10 @@ class Adapter(ABC):
     # ------------------------------------------------------------ further weights of the policy's kind
 
     @abstractmethod
-    def copy(self, family: DenoiserFamily, name: str) -> Held:
+    def copy(self, family: ModelFamily, name: str) -> Held:
         """Return frozen weights that are equal to the policy's as it is now."""
 
-    def fresh(self, family: DenoiserFamily, name: str, random: Random) -> Held:
+    def fresh(self, family: ModelFamily, name: str, random: Random) -> Held:
         """Return frozen weights of the policy's shape with a start of their own, at which nothing is adapted."""
         raise ConfigError("source: 'adapter' needs adapter.kind lora; use source 'copy'")
 
@@ -108,9 +108,9 @@ class Adapter(ABC):
 
     @abstractmethod
     def save(
-        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+        self, family: ModelFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Write the result in diffusers' format.
+        """Write the result in the format of the model's libraries.
 
         Args:
             family: of the network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from diffpref.core.errors import ModelError
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.base import ModelFamily, Network
 
 __all__ = ["is_lora", "layers", "load_lora", "named_parameters", "select_lora", "undisturbed"]
 
@@ -38,7 +38,7 @@ def is_lora(path: str) -> bool:
     )
 
 
-def load_lora(family: DenoiserFamily, network: Network, path: str, name: str) -> None:
+def load_lora(family: ModelFamily, network: Network, path: str, name: str) -> None:
     """Add a LoRA to a network under a name; what the network holds already stays as it is and in force.
 
     Args:
@@ -52,31 +52,23 @@ def load_lora(family: DenoiserFamily, network: Network, path: str, name: str) ->
     """
     if not is_lora(path):
         raise ModelError(f"{path}: holds no LoRA; expected a .safetensors file or a folder with one")
-    pipeline: Any = family.pipeline_class
     try:
-        weights, alphas, metadata = pipeline.lora_state_dict(
-            path, use_safetensors=True, return_lora_metadata=True, unet_config=network.config
-        )
-        prefix = pipeline.unet_name
-        if odd := sorted(key for key in weights if not key.startswith(f"{prefix}.")):
-            raise ModelError(f"{path}: adapts more than the denoiser, the first is {odd[0]}; text encoders stay as is")
         with undisturbed(network):
-            network.load_lora_adapter(
-                weights, prefix=prefix, network_alphas=alphas, adapter_name=name, metadata=metadata
-            )
+            count = family.read_lora(network, path, name)
     except _UNUSABLE as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{path}: no LoRA for this denoiser ({first_line})") from error
-    _check_complete(network, weights, prefix, name, path)
+        raise ModelError(f"{path}: no LoRA for this model ({first_line})") from error
+    _check_complete(network, count, name, path)
 
 
-def _check_complete(network: Network, weights: Mapping[str, Any], prefix: str, name: str, path: str) -> None:
-    """Refuse files of which a part found no place; diffusers only warns."""
+def _check_complete(network: Network, count: int, name: str, path: str) -> None:
+    """Refuse files of which a part found no place; the libraries only warn."""
     from peft.utils import get_peft_model_state_dict
 
     held = get_peft_model_state_dict(network, adapter_name=name)
-    if sum(t.numel() for t in held.values()) != sum(t.numel() for t in weights.values()):
-        raise ModelError(f"{path}: no LoRA for this denoiser ({len(weights)} tensors, {len(held)} found a place)")
+    placed = sum(t.numel() for t in held.values())
+    if placed != count:
+        raise ModelError(f"{path}: no LoRA for this model ({count:,} numbers, {placed:,} found a place)")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the denoiser, in float32."""
+"""Full fine-tuning: every weight of the network, in float32."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models.adapters import POLICY, Adapter, Held, registry
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.base import ModelFamily, Network
 from diffpref.models.loading import freeze
-from diffpref.models.sharding import whole_network
 
 __all__ = ["Full"]
 
@@ -22,7 +21,7 @@ __all__ = ["Full"]
 @registry.register("full")
 @dataclass(frozen=True)
 class Full(Adapter):
-    """Every weight of the denoiser."""
+    """Every weight of the network."""
 
     has_base = False
     folder = "model"
@@ -31,11 +30,11 @@ class Full(Adapter):
         if self.start is not None:
             raise ConfigError("adapter.start: is a LoRA's; with adapter.kind full the start is model.path")
 
-    def install(self, family: DenoiserFamily, random: Random) -> dict[str, list[nn.Parameter]]:
+    def install(self, family: ModelFamily, random: Random) -> dict[str, list[nn.Parameter]]:
         network = family.network.float().requires_grad_(True)
         return {"network": list(network.parameters())}
 
-    def copy(self, family: DenoiserFamily, name: str) -> Held:
+    def copy(self, family: ModelFamily, name: str) -> Held:
         return Held(freeze(copy.deepcopy(family.network)))
 
     def parameters(self, held: Held) -> list[nn.Parameter]:
@@ -48,6 +47,6 @@ class Full(Adapter):
         network.load_state_dict(state)
 
     def save(
-        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+        self, family: ModelFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        (network if state is None else whole_network(network, state)).save_pretrained(folder)
+        family.save_network(network, folder, state)

@@ -27,7 +27,7 @@ from diffpref.models.adapters._peft import (
     select_lora,
     undisturbed,
 )
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.base import ModelFamily, Network
 from diffpref.models.tensor_files import with_sorted_metadata
 
 __all__ = ["Lora"]
@@ -41,7 +41,7 @@ class Lora(Adapter):
     has_base = True
     folder = "lora"
 
-    def install(self, family: DenoiserFamily, random: Random) -> dict[str, list[nn.Parameter]]:
+    def install(self, family: ModelFamily, random: Random) -> dict[str, list[nn.Parameter]]:
         network = family.network
         network.requires_grad_(False)
         if self.start is None:
@@ -69,7 +69,7 @@ class Lora(Adapter):
         if self.targets is not None and sorted(self.targets) != sorted(started.target_modules):
             raise ConfigError("adapter.targets: must not be given with adapter.start, whose layers are kept")
 
-    def _draw(self, family: DenoiserFamily, name: str, random: Random) -> None:
+    def _draw(self, family: ModelFamily, name: str, random: Random) -> None:
         from peft import LoraConfig
 
         config = LoraConfig(
@@ -105,7 +105,7 @@ class Lora(Adapter):
             for layer, disabled in zip(switched, before, strict=True):
                 layer._disable_adapters = disabled
 
-    def copy(self, family: DenoiserFamily, name: str) -> Held:
+    def copy(self, family: ModelFamily, name: str) -> Held:
         from peft import LoraConfig
 
         network = family.network
@@ -113,7 +113,7 @@ class Lora(Adapter):
         self.load_state(network, self.state(network), name)
         return self._held(network, name)
 
-    def fresh(self, family: DenoiserFamily, name: str, random: Random) -> Held:
+    def fresh(self, family: ModelFamily, name: str, random: Random) -> Held:
         self._draw(family, name, random)
         return self._held(family.network, name)
 
@@ -147,17 +147,11 @@ class Lora(Adapter):
         set_peft_model_state_dict(network, dict(state), adapter_name=name)
 
     def save(
-        self, family: DenoiserFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
+        self, family: ModelFamily, network: Network, folder: Path, state: Mapping[str, Tensor] | None = None
     ) -> None:
-        # without the metadata diffusers takes alpha = rank, and the picture is another one
         metadata = network.peft_config[POLICY].to_dict()
         # PEFT keeps sets, whose order differs between processes; equal weights are to give equal files
         metadata = {name: sorted(value) if isinstance(value, set) else value for name, value in metadata.items()}
-        family.pipeline_class.save_lora_weights(
-            folder,
-            # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too
-            unet_lora_layers=dict(state or self.state(network)),
-            unet_lora_adapter_metadata=metadata,
-        )
+        family.save_lora(folder, state or self.state(network), metadata)
         for file in Path(folder).glob("*.safetensors"):
             write_atomic(file, with_sorted_metadata(file.read_bytes()))

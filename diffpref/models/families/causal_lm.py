@@ -1,0 +1,246 @@
+"""Language models: any decoder of transformers, from a hub id, a folder or a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from diffpref.core.assets import resolve
+from diffpref.core.contracts import Rows, Tensors
+from diffpref.core.errors import ConfigError, ModelError
+from diffpref.core.files import write_atomic
+from diffpref.likelihood.head import Head
+from diffpref.likelihood.tokens import places, read_role
+from diffpref.models import registry
+from diffpref.models.base import ModelFamily, Network
+from diffpref.models.decoders import decoder_of, head_of, load_decoder, load_tokenizer, tiny_decoder, tiny_tokenizer
+from diffpref.models.gates import recompute
+from diffpref.models.loading import freeze
+from diffpref.models.precision import DTYPES
+from diffpref.models.tokenising import Text, encode_completions
+
+__all__ = ["CausalLM", "Completions"]
+
+PREFIX = "base_model.model."
+"""What PEFT writes before the names of a model's layers."""
+
+
+class Completions(nn.Module):
+    """A decoder that is asked about completions; what is wrapped where several processes train.
+
+    Args:
+        network: a causal language model of transformers.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, ids: Tensor, labels: Tensor, mask: Tensor, wanted: frozenset[str] = frozenset()
+    ) -> dict[str, Tensor]:
+        """Return what `diffpref.likelihood.tokens.read_role` makes of the hidden states before each labelled token.
+
+        Args:
+            ids: (N, T) prompt and completion, padded on either side.
+            labels: (N, T) the same tokens, -100 where nothing is predicted.
+            mask: (N, T), 0 at padding.
+            wanted: quantities that the objectives name.
+        """
+        told: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+        if not bool((mask[:, :-1] >= mask[:, 1:]).all()):  # padding on the right is after everything that is read
+            told |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+        hidden = decoder_of(self.network)(**told).last_hidden_state
+        row, place, _ = places(labels)
+        return read_role(hidden[row, place], head_of(self.network), labels, wanted)
+
+
+@registry.register("causal_lm")
+@dataclass
+class CausalLM(ModelFamily):
+    """A decoder with its tokenizer.
+
+    Args:
+        path: where they come from.
+        network: a causal language model of transformers.
+        tokenizer: its own.
+        context: tokens that the model can read.
+        revision: commit, tag or branch on the hub.
+    """
+
+    path: str
+    network: Network = None
+    tokenizer: Any = None
+    context: int | None = None
+    revision: str | None = None
+
+    name: ClassVar[str] = "causal_lm"
+    likelihood: ClassVar[str] = "tokens"
+
+    # ------------------------------------------------------------ loading
+
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        *,
+        parts: Sequence[str] = ("network", "text"),
+        precision: str = "fp32",
+        revision: str | None = None,
+        variant: str | None = None,
+        allow_pickle: bool = False,
+        **options: Any,
+    ) -> CausalLM:
+        """Load the asked parts; code of a repository is never run.
+
+        Args:
+            path: folder, hub id, or a ``.gguf`` file, whose weights are unpacked to full numbers.
+            parts: of ``"network" "text"`` (the tokenizer).
+            precision: ``fp32``, ``bf16`` or ``fp16``: the dtype of the network.
+            revision: branch, tag or commit on the hub.
+            variant: weight variant.
+            allow_pickle: also accept pickled weights.
+
+        Raises:
+            ModelError: nothing that can be loaded safely lies there, it is no decoder, or its logits are made in a way
+                that is not known here.
+        """
+        where = resolve(path)
+        family = cls(path, revision=revision)
+        if "network" in parts:
+            family.network = freeze(
+                load_decoder(
+                    where, dtype=DTYPES[precision], revision=revision, variant=variant, allow_pickle=allow_pickle
+                )
+            )
+            family.context = _context(family.network.config)
+            _check_head(path, family.network)
+        if "text" in parts:
+            family.tokenizer = load_tokenizer(where, revision=revision)
+        if family.network is not None and family.tokenizer is not None:
+            words, rows = len(family.tokenizer), family.network.get_input_embeddings().num_embeddings
+            if not 0.5 * rows <= words <= rows:
+                raise ModelError(f"model.path: {path} has a tokenizer of {words} words for {rows} embeddings")
+        return family
+
+    @classmethod
+    def tiny(cls, seed: int = 0) -> CausalLM:
+        tokenizer = tiny_tokenizer()
+        network = freeze(tiny_decoder(tokenizer, seed))
+        return cls("tiny", network, tokenizer, _context(network.config))
+
+    def to(self, device: torch.device | str) -> CausalLM:
+        if self.network is not None:
+            self.network.to(device)
+        return self
+
+    def drop(self, *parts: str) -> None:
+        """Forget parts that are no longer needed."""
+        for part in parts:
+            setattr(self, {"text": "tokenizer"}.get(part, part), None)
+
+    # ------------------------------------------------------------ asking
+
+    def encode(self, prompt: Text, completions: Sequence[Text], **template: Any) -> tuple[list[int], list[list[int]]]:
+        """Return the tokens of a prompt and of each completion; see `encode_completions`."""
+        if self.tokenizer is None:
+            raise ConfigError("the family's 'text' is not loaded; load it with parts=(..., 'text')")
+        return encode_completions(self.tokenizer, prompt, completions, **template)
+
+    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+        asked = network if hasattr(network, "module") or isinstance(network, Completions) else Completions(network)
+        told = rows.conditioning.tensors
+        return dict(asked(rows.inputs["ids"], rows.inputs["labels"], told["attention_mask"], wanted))
+
+    def asked(self, network: Network) -> Network:
+        return Completions(network)
+
+    @property
+    def lora_targets(self) -> list[str]:
+        """The linear layers of attention; of every linear layer of the blocks where none is called so."""
+        from transformers.pytorch_utils import Conv1D
+
+        linear = [
+            name
+            for block in self.blocks(self.network)
+            for name, module in block.named_modules()
+            if isinstance(module, nn.Linear | Conv1D)
+        ]
+        attention = [name for name in linear if "attn" in name or "attention" in name]
+        return sorted({name.rsplit(".", 1)[-1] for name in attention or linear})
+
+    @staticmethod
+    def blocks(network: Network) -> list[nn.Module]:
+        decoder = decoder_of(network)
+        lists = [module for module in decoder.children() if isinstance(module, nn.ModuleList)]
+        return list(max(lists, key=len)) if lists else [decoder]
+
+    def set_checkpointing(self, network: Network, level: bool | str) -> None:
+        if not level:
+            network.gradient_checkpointing_disable()
+            return
+        every = 2 if level == "every_second" else 1
+        network._set_gradient_checkpointing(True, recompute, every)
+        for block in self.blocks(network):  # its layers stay as they are: no dropout
+            block.training = True
+
+    # ------------------------------------------------------------ what was trained
+
+    def read_lora(self, network: Network, path: str, name: str) -> int:
+        from peft import LoraConfig
+        from peft.utils import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        folder = Path(path)
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelError(f"{path}: no adapter_config.json; expected a folder that PEFT wrote")
+        config = LoraConfig.from_pretrained(str(folder))
+        weights = load_file(folder / "adapter_model.safetensors")
+        network.add_adapter(config, adapter_name=name)
+        set_peft_model_state_dict(
+            network, {key.removeprefix(PREFIX): tensor for key, tensor in weights.items()}, adapter_name=name
+        )
+        return sum(tensor.numel() for tensor in weights.values())
+
+    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
+        import json
+
+        from safetensors.torch import save
+
+        path = Path(self.path)
+        known = None if path.exists() or path.is_absolute() or self.path == "tiny" else self.path
+        told = {**settings, "base_model_name_or_path": known, "task_type": "CAUSAL_LM", "inference_mode": True}
+        weights = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(folder) / "adapter_config.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
+        write_atomic(Path(folder) / "adapter_model.safetensors", save(weights, {"format": "pt"}))
+
+    def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
+        network.save_pretrained(folder, state_dict=None if state is None else dict(state))
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+
+def _context(config: Any) -> int | None:
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def _check_head(path: str, network: Network) -> None:
+    """Refuse a model whose logits are not what `Head` makes of its hidden states."""
+    ids = torch.arange(4, device=network.device).unsqueeze(0)
+    with torch.no_grad():
+        expected = network(input_ids=ids, use_cache=False).logits[0].float()
+        head: Head = head_of(network)
+        found = head.logits(decoder_of(network)(input_ids=ids, use_cache=False).last_hidden_state[0]).float()
+    size = expected.abs().max().clamp(min=1.0)
+    if found.shape != expected.shape or not (found - expected).abs().max() <= 0.02 * size:
+        raise ModelError(
+            f"model.path: {path} makes its logits in a way that is not known here ({type(network).__name__}: more than a"
+            " linear head with a bias, a scale and a soft cap)"
+        )
