@@ -79,7 +79,9 @@ def read_role(states: Tensor, head: Head, labels: Tensor, wanted: frozenset[str]
     if wanted & JOINT:
         return {"states": states, **head_tensors(head)}
     where = places(labels)
-    found = read_tokens(states, head, labels[where[0], where[1] + 1], collision=bool(wanted & {"collision", "token_collision"}))
+    found = read_tokens(
+        states, head, labels[where[0], where[1] + 1], collision=bool(wanted & {"collision", "token_collision"})
+    )
     return {f"token_{name}": spread(values, labels, where) for name, values in found.items()}
 
 

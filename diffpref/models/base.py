@@ -37,6 +37,9 @@ class ModelFamily(ABC):
     """Registry name of what reads its answers; it also chooses how records become batches
     (`diffpref.training.encoders`). It is known without loading anything."""
 
+    hub: ClassVar[Mapping[str, str]]
+    """What a model card says of the kind of model: ``library_name`` and ``pipeline_tag``."""
+
     @property
     @abstractmethod
     def lora_targets(self) -> Sequence[str]:
@@ -44,8 +47,21 @@ class ModelFamily(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, path: str, *, parts: Sequence[str], precision: str = "fp32", **options: Any) -> ModelFamily:
-        """Load the asked parts from a folder or hub id."""
+    def load(
+        cls,
+        path: str,
+        *,
+        parts: Sequence[str] = ...,
+        precision: str = ...,
+        revision: str | None = ...,
+        variant: str | None = ...,
+        allow_pickle: bool = ...,
+    ) -> ModelFamily:
+        """Load the asked parts; ``"network"`` is the one that is trained.
+
+        Raises:
+            ModelError: the path holds no such model, or only pickled weights.
+        """
 
     @classmethod
     @abstractmethod
@@ -107,4 +123,14 @@ class ModelFamily(ABC):
             network: of the family.
             folder: to fill.
             state: its weights, whole, where they are spread over processes; None: its own.
+        """
+
+    @classmethod
+    @abstractmethod
+    def usage(cls, load: str, folder: str) -> str:
+        """Return lines of Python that load the result with the libraries alone.
+
+        Args:
+            load: the base model, as an argument of ``from_pretrained``.
+            folder: of the result: ``"lora"`` or a folder of whole weights.
         """

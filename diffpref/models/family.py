@@ -86,6 +86,7 @@ class DenoiserFamily(ModelFamily):
     revision: str | None = None
 
     likelihood: ClassVar[str] = "denoising"
+    hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
     size_tensors: ClassVar[frozenset[str]] = frozenset()
@@ -314,6 +315,20 @@ class DenoiserFamily(ModelFamily):
 
     def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
         (network if state is None else whole_network(network, state)).save_pretrained(folder)
+
+    @classmethod
+    def usage(cls, load: str, folder: str) -> str:
+        pipeline = cls.pipeline_class.__name__
+        if folder == "lora":
+            return (
+                f"from diffusers import {pipeline}\n\npipe = {pipeline}.from_pretrained({load})\n"
+                f'pipe.load_lora_weights("{folder}")'
+            )
+        return (
+            f"from diffusers import {pipeline}, UNet2DConditionModel\n\n"
+            f'unet = UNet2DConditionModel.from_pretrained("{folder}")\n'
+            f"pipe = {pipeline}.from_pretrained({load}, unet=unet)"
+        )
 
     @abstractmethod
     def pipeline(self, network: Network | None = None) -> DiffusionPipeline:

@@ -37,14 +37,14 @@ def encode_completions(
     plain = isinstance(prompt, str)
     if any(isinstance(completion, str) != plain for completion in completions):
         raise DataError("a prompt and its completions must be all texts or all lists of messages")
-    if plain:
+    if isinstance(prompt, str):
         start = tokenizer(prompt)["input_ids"]
         whole = [tokenizer(prompt + str(completion))["input_ids"] for completion in completions]
     else:
         if not tokenizer.chat_template:
             raise DataError("the data hold messages, and the tokenizer has no chat template; give plain texts")
         start = _templated(tokenizer, prompt, {**template, "add_generation_prompt": True})
-        whole = [_templated(tokenizer, [*prompt, *completion], template) for completion in completions]
+        whole = [_templated(tokenizer, [*prompt, *_messages(one)], template) for one in completions]
     shared = min((_common(start, ids) for ids in whole), default=len(start))
     head, tails = start[:shared], [list(ids[shared:]) for ids in whole]
     end, begin = tokenizer.eos_token_id, tokenizer.bos_token_id
@@ -58,6 +58,10 @@ def encode_completions(
             raise DataError("the prompt is empty and the tokenizer has no token to begin with; give a prompt")
         head = [begin]
     return list(head), tails
+
+
+def _messages(text: Text) -> Sequence[Mapping[str, Any]]:
+    return [] if isinstance(text, str) else text
 
 
 def _templated(tokenizer: Any, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> list[int]:

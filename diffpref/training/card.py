@@ -60,8 +60,7 @@ def model_card(
     method = methods.canonical(recipe.method.name)
     named = [term.spec.name for term in plan.composition.terms]
     header: dict[str, Any] = {
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
+        **families.get(recipe.model.family).hub,
         **({} if local or base.startswith(PREFIX) else {"base_model": base}),
         **_licence(recipe.model.path, base, local),
         "tags": sorted({"diffpref", "preference-alignment", recipe.adapter.kind, method, *named}),
@@ -119,21 +118,10 @@ def _told(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _use(recipe: Recipe, folder: str, base: str) -> str:
-    pipeline = families.get(recipe.model.family).pipeline_class.__name__
+    family = families.get(recipe.model.family)
     if base.startswith(PREFIX):
-        load, more = f'resolve("{base}")', "from diffpref.core.assets import resolve\n"
-    else:
-        load, more = f'"{base}"', ""
-    if folder == "lora":
-        return (
-            f"from diffusers import {pipeline}\n{more}\npipe = {pipeline}.from_pretrained({load})\n"
-            f'pipe.load_lora_weights("{folder}")'
-        )
-    return (
-        f"from diffusers import {pipeline}, UNet2DConditionModel\n{more}\n"
-        f'unet = UNet2DConditionModel.from_pretrained("{folder}")\n'
-        f"pipe = {pipeline}.from_pretrained({load}, unet=unet)"
-    )
+        return "from diffpref.core.assets import resolve\n" + family.usage(f'resolve("{base}")', folder)
+    return family.usage(f'"{base}"', folder)
 
 
 def _measured(metrics: Sequence[Mapping[str, float]]) -> list[str]:

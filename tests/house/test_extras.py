@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from accelerate import tracking
 from torch import nn
 
 from diffpref.config import Logging, Optim
-from diffpref.core.errors import ConfigError
+from diffpref.core.errors import ConfigError, ModelError
 from diffpref.models import registry as families
 from diffpref.models.attention import set_attention
 from diffpref.training.optimizer import make_optimizer
 from diffpref.training.trackers import check_trackers
 
 ROOT = Path(__file__).parents[2]
-FOR_DEVELOPERS = {"dev", "docs"}
+FOR_DEVELOPERS = {"compare", "dev", "docs"}
 
 
 def extras() -> dict[str, list[str]]:
@@ -47,6 +48,12 @@ def use_trackers() -> str:
     return str(error.value)
 
 
+def use_gguf() -> str:
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as file, pytest.raises(ModelError) as error:
+        families.get("causal_lm").load(file.name)
+    return str(error.value)
+
+
 def use_xformers() -> str:
     heard: list[str] = []
 
@@ -63,7 +70,12 @@ def use_xformers() -> str:
     return "\n".join(heard)
 
 
-USE: dict[str, Callable[[], str]] = {"bnb": use_eight_bits, "trackers": use_trackers, "xformers": use_xformers}
+USE: dict[str, Callable[[], str]] = {
+    "bnb": use_eight_bits,
+    "gguf": use_gguf,
+    "trackers": use_trackers,
+    "xformers": use_xformers,
+}
 """Extra -> uses what needs it and returns what is said."""
 
 

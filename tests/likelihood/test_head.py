@@ -26,7 +26,9 @@ def make(kind: str, seed: int = 0, dtype: torch.dtype = torch.float64, trained: 
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = dict(HEADS[kind])
     weight = torch.randn(WORDS, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
-    bias = torch.randn(WORDS, generator=generator, dtype=torch.float64).to(dtype) if options.pop("bias", False) else None
+    bias = (
+        torch.randn(WORDS, generator=generator, dtype=torch.float64).to(dtype) if options.pop("bias", False) else None
+    )
     for tensor in (weight, bias):
         if tensor is not None:
             tensor.requires_grad_(trained)

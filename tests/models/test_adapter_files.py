@@ -21,7 +21,7 @@ from diffpref.models.adapters import Adapter, registry
 from diffpref.models.family import DenoiserFamily
 from diffpref.models.roles import NetworkRole
 
-MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: families.get(name).tiny for name in families}
+MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: families.get(name).tiny for name in ("sd", "sdxl")}
 MAKERS["sd, v_prediction"] = lambda: families.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -25,7 +25,7 @@ from diffpref.models.roles import NetworkRole, build_roles
 from diffpref.objectives import compose
 from diffpref.objectives.compose import reduce_sums
 
-MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: families.get(name).tiny for name in families}
+MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: families.get(name).tiny for name in ("sd", "sdxl")}
 MAKERS["sd, v_prediction"] = lambda: families.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
 RATIOS = ("chosen_log_ratio", "rejected_log_ratio")
 

@@ -16,7 +16,9 @@ from diffpref.core.errors import ConfigError
 from diffpref.models import load_family, registry
 from diffpref.models.family import DenoiserFamily
 
-MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: registry.get(name).tiny for name in registry}
+MAKERS: dict[str, Callable[[], DenoiserFamily]] = {
+    name: registry.get(name).tiny for name in registry if registry.get(name).likelihood == "denoising"
+}
 MAKERS["sd, v_prediction"] = lambda: registry.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
 PROMPTS = ["a red circle", "", "two blue squares above a very long caption that will not fit"]
 RESOLUTION = 64

@@ -17,7 +17,7 @@ from diffpref.models.roles import NetworkRole
 from diffpref.sampling import Sampler, SamplerSettings, sample_latents
 from diffpref.schedules import DiscreteSchedule
 
-MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: registry.get(name).tiny for name in registry}
+MAKERS: dict[str, Callable[[], DenoiserFamily]] = {name: registry.get(name).tiny for name in ("sd", "sdxl")}
 MAKERS["sd, v_prediction"] = lambda: registry.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
 PROMPTS, SEEDS = ["a red circle", "two squares", ""], [3, 2**40 + 1, 7]
 SOLVERS = {"ddim": DDIMScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}

@@ -81,6 +81,7 @@ class CausalLM(ModelFamily):
 
     name: ClassVar[str] = "causal_lm"
     likelihood: ClassVar[str] = "tokens"
+    hub: ClassVar[Mapping[str, str]] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
 
     # ------------------------------------------------------------ loading
 
@@ -94,7 +95,6 @@ class CausalLM(ModelFamily):
         revision: str | None = None,
         variant: str | None = None,
         allow_pickle: bool = False,
-        **options: Any,
     ) -> CausalLM:
         """Load the asked parts; code of a repository is never run.
 
@@ -157,6 +157,20 @@ class CausalLM(ModelFamily):
         told = rows.conditioning.tensors
         return dict(asked(rows.inputs["ids"], rows.inputs["labels"], told["attention_mask"], wanted))
 
+    @classmethod
+    def usage(cls, load: str, folder: str) -> str:
+        start = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        if folder == "lora":
+            return (
+                f"from peft import PeftModel\n{start}\ntokenizer = AutoTokenizer.from_pretrained({load})\n"
+                f"model = AutoModelForCausalLM.from_pretrained({load})\n"
+                f'model = PeftModel.from_pretrained(model, "{folder}")'
+            )
+        return (
+            f"{start}\ntokenizer = AutoTokenizer.from_pretrained({load})\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}")'
+        )
+
     def asked(self, network: Network) -> Network:
         return Completions(network)
 
@@ -177,8 +191,8 @@ class CausalLM(ModelFamily):
     @staticmethod
     def blocks(network: Network) -> list[nn.Module]:
         decoder = decoder_of(network)
-        lists = [module for module in decoder.children() if isinstance(module, nn.ModuleList)]
-        return list(max(lists, key=len)) if lists else [decoder]
+        lists = [list(module) for module in decoder.children() if isinstance(module, nn.ModuleList)]
+        return max(lists, key=len) if lists else [decoder]
 
     def set_checkpointing(self, network: Network, level: bool | str) -> None:
         if not level:
@@ -241,6 +255,6 @@ def _check_head(path: str, network: Network) -> None:
     size = expected.abs().max().clamp(min=1.0)
     if found.shape != expected.shape or not (found - expected).abs().max() <= 0.02 * size:
         raise ModelError(
-            f"model.path: {path} makes its logits in a way that is not known here ({type(network).__name__}: more than a"
-            " linear head with a bias, a scale and a soft cap)"
+            f"model.path: {path} makes its logits in a way that is not known here ({type(network).__name__}: more than"
+            " a linear head with a bias, a scale and a soft cap)"
         )
