@@ -4,6 +4,7 @@ from diffpref.plotting.bars import plot_fact_shares, plot_win_rates
 from diffpref.plotting.canvas import new_axes, save_png, to_svg
 from diffpref.plotting.curves import plot_accuracy, plot_errors, plot_logit_scale, plot_loss, plot_margin, plot_series
 from diffpref.plotting.labelled import labelled_grid
+from diffpref.plotting.losses import plot_lines, plot_push
 from diffpref.plotting.pictures import PictureRow, as_uint8, picture_grid
 from diffpref.plotting.timesteps import plot_gradient_share, plot_margin_by_timestep
 
@@ -17,10 +18,12 @@ __all__ = [
     "plot_errors",
     "plot_fact_shares",
     "plot_gradient_share",
+    "plot_lines",
     "plot_logit_scale",
     "plot_loss",
     "plot_margin",
     "plot_margin_by_timestep",
+    "plot_push",
     "plot_series",
     "plot_win_rates",
     "save_png",
