@@ -34,7 +34,8 @@ def plot_lines(
     ax = new_axes() if ax is None else ax
     ax.axvline(0, color=GREY, linewidth=0.8)
     for number, (name, values) in enumerate(lines.items()):
-        colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        round_, place = divmod(number, len(COLOURS))
+        colour, dash = COLOURS[place], DASHES[(place + round_) % len(DASHES)]
         ax.plot(x, values, color=colour, linestyle=dash, linewidth=1.8, label=name)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)

@@ -12,7 +12,7 @@ def test_lines_are_named_told_apart_and_carry_units() -> None:
     ax = plot_lines(x, {f"line {k}": x * k for k in range(9)}, xlabel="margin (nats)", ylabel="loss (nats)")
     drawn = [line for line in ax.lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in drawn] == [f"line {k}" for k in range(9)]
-    assert len({(line.get_color(), line.get_linestyle(), str(line._dash_pattern)) for line in drawn}) == 9
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in drawn}) == 9
     assert np.array_equal(drawn[3].get_ydata(), x * 3)
     assert ax.get_xlabel() == "margin (nats)" and plot_lines(x, {"a": x}, xlabel="x", ylabel="y", ax=ax) is ax
 
