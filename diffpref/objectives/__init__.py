@@ -12,7 +12,11 @@ from __future__ import annotations
 from diffpref.objectives.base import Objective, ObjectiveSpec, objective, registry
 from diffpref.objectives.compose import Composition, compose, reduce_sums
 from diffpref.objectives.dpo import dpo
+from diffpref.objectives.dpop import dpop
+from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
 from diffpref.objectives.ipo import ipo
+from diffpref.objectives.label_noise import cdpo, rdpo
+from diffpref.objectives.length import ln_dpo, r_dpo
 from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.nll import nll
 
@@ -20,12 +24,22 @@ __all__ = [
     "Composition",
     "Objective",
     "ObjectiveSpec",
+    "cdpo",
     "compose",
     "dpo",
+    "dpop",
     "ipo",
+    "ln_dpo",
     "nll",
     "objective",
+    "r_dpo",
+    "rdpo",
     "reduce_sums",
     "registry",
     "reward_metrics",
+    "rso",
+    "rso_hinge",
+    "rso_sigmoid_norm",
+    "slic_hf",
+    "slic_hf_target",
 ]
