@@ -10,8 +10,9 @@ from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
 from diffpref.data.columns import Columns
 from diffpref.data.parts import Parts
+from diffpref.data.texts import TextColumns
 
-__all__ = ["ParquetRows", "PlainTable", "Rows"]
+__all__ = ["DatasetRows", "ParquetRows", "PlainTable", "Rows"]
 
 
 class Rows(Protocol):
@@ -50,14 +51,18 @@ class PlainTable(Sequence[Record]):
         wanted: meaning -> column, see `diffpref.data.columns`.
         folder: relative paths of pictures are seen from it.
         name: of the table, for errors and as the records' source.
+        texts: whether prompt and candidates are texts, and not pictures.
 
     Raises:
         DataError: the columns make no records.
     """
 
-    def __init__(self, rows: Rows, wanted: Mapping[str, str] | None, folder: Path, name: str) -> None:
+    def __init__(
+        self, rows: Rows, wanted: Mapping[str, str] | None, folder: Path, name: str, texts: bool = False
+    ) -> None:
         self.rows, self._name = rows, name
-        self.columns = Columns.find(rows.columns, wanted, folder, name)
+        reader: type[Columns] | type[TextColumns] = TextColumns if texts else Columns
+        self.columns = reader.find(rows.columns, wanted, folder, name)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,6 +78,43 @@ class PlainTable(Sequence[Record]):
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))
+
+
+class DatasetRows:
+    """The rows of a folder that ``Dataset.save_to_disk`` of the library datasets wrote.
+
+    Raises:
+        DataError: it cannot be read, or holds several splits.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import datasets
+
+        try:
+            found = datasets.load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{folder}: cannot be read as a dataset ({str(error).splitlines()[0][:200]})") from error
+        if isinstance(found, datasets.DatasetDict):
+            if len(found) != 1:
+                raise DataError(f"{folder}: holds the splits {', '.join(found)}; name the folder of one of them")
+            found = next(iter(found.values()))
+        self._rows, self._folder = found, folder
+        self.columns = list(found.column_names)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._rows[index]
+
+    def where(self, index: int) -> str:
+        """Say where a row stands."""
+        return f"{self._folder}, row {index}"
+
+    @property
+    def counts(self) -> dict[Path, int]:
+        """How many rows the folder holds."""
+        return {self._folder: len(self)}
 
 
 class ParquetRows:

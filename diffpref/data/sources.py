@@ -12,7 +12,7 @@ from diffpref.core.errors import DataError
 from diffpref.data.folder import PictureFolder
 from diffpref.data.index import INDEX, FileEntry, read_index, verify_file, write_entries
 from diffpref.data.jsonl import JsonLines
-from diffpref.data.plain import ParquetRows, PlainTable, Rows
+from diffpref.data.plain import DatasetRows, ParquetRows, PlainTable, Rows
 from diffpref.data.shards import TarShards
 from diffpref.data.store import MANIFEST, read_store
 
@@ -27,15 +27,17 @@ def open_records(
     columns: Mapping[str, str] | None = None,
     on_bad_shard: str = "raise",
     verify: str = "checksums",
+    texts: bool = False,
 ) -> Sequence[Record]:
     """Open preference data.
 
     Args:
         source: a store's folder; or a ``.tar``, ``.parquet`` or ``.jsonl`` file, or a folder of one of these kinds; or
-            a folder of pictures with captions beside them.
+            a folder of pictures with captions beside them; or what the library datasets saved to disk.
         columns: of a source that is no store: meaning -> column, see `diffpref.data.columns`.
         on_bad_shard: ``"raise"``, or ``"skip"`` to leave out tar shards that are damaged, with a warning.
         verify: ``"checksums"`` reads every file that a store's manifest or an index lists; ``"counts"`` does not.
+        texts: whether prompt and candidates are texts: TRL's formats, see `diffpref.data.texts`.
 
     Raises:
         DataError: nothing there, or not of these kinds, damaged, or its columns make no records.
@@ -54,7 +56,7 @@ def open_records(
     if len(rows) == 0:
         raise DataError(f"{path}: holds no rows")
     _verify(rows, entries, folder, verify)
-    return PlainTable(rows, columns, folder, str(path))
+    return PlainTable(rows, columns, folder, str(path), texts)
 
 
 def _path(source: str | PathLike[str]) -> Path:
@@ -67,6 +69,8 @@ def _path(source: str | PathLike[str]) -> Path:
 
 
 def _rows(path: Path, entries: Mapping[str, FileEntry] | None, on_bad_shard: str, verify: str) -> Rows:
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return DatasetRows(path)
     for suffix in (".tar", ".parquet", ".jsonl"):
         files = [path] if path.suffix == suffix and path.is_file() else sorted(path.glob(f"*{suffix}"))
         listed = [name for name in entries or () if name.endswith(suffix) and "/" not in name]
