@@ -75,6 +75,9 @@ class Adapter(Section):
     start: Text | None = Field(
         default=None, description="folder or file of a LoRA that the policy starts from; it is the reference too"
     )
+    dora: bool = Field(
+        default=False, description="DoRA: the LoRA turns the weights, a vector of its own scales them; slower"
+    )
 
 
 class Data(Section):

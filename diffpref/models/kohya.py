@@ -66,7 +66,10 @@ def to_kohya(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict
     for name, tensor in weights.items():
         layer, _, kind = name.rpartition(".lora_")
         if kind not in ("A.weight", "B.weight"):
-            raise ConfigError(f"the kohya form holds plain LoRA only, got the weight '{name}'")
+            raise ConfigError(
+                f"the kohya form holds plain LoRA only, got the weight '{name}': diffusers drops DoRA's scales from"
+                " files of this form, and the picture is another one; export with --format diffusers or merged"
+            )
         short = f"lora_unet_{layer.replace('.', '_')}"
         renamed[f"{short}.lora_{'down' if kind[0] == 'A' else 'up'}.weight"] = tensor.contiguous()
         if kind[0] == "A":

@@ -128,7 +128,7 @@ def _adapter(settings: AdapterSettings) -> Adapter:
         kind = adapters.get(settings.kind)
     except ConfigError as error:
         raise ConfigError(f"adapter.kind: {error}") from None
-    return kind(settings.rank, settings.alpha, settings.targets, settings.start)
+    return kind(settings.rank, settings.alpha, settings.targets, settings.start, settings.dora)
 
 
 def _method(named: Named) -> Method:

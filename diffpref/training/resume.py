@@ -84,6 +84,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "adapter.rank",
         "adapter.alpha",
         "adapter.targets",
+        "adapter.dora",
         "adapter.start",
         "roles",
         "bank.slots",

@@ -19,6 +19,7 @@ from diffpref.core.contracts import Rows
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models import registry as families
+from diffpref.models.adapters import Held
 from diffpref.models.adapters import registry as adapters
 from diffpref.models.kohya import kohya_metadata, read_lora, to_kohya
 from diffpref.models.roles import NetworkRole
@@ -37,9 +38,13 @@ def questions(family: Any) -> Rows:
 def run(request: Any, tmp_path: Path) -> Any:
     """A finished run of a family with a LoRA of rank 4 and alpha 10 that was moved away from its start."""
     name, targets = request.param
+    return finished_run(tmp_path, name, targets)
+
+
+def finished_run(tmp_path: Path, name: str, targets: list[str] | None, dora: bool = False) -> Any:
     family = families.get(name).tiny()
     family.pipeline().save_pretrained(tmp_path / "base")
-    how = adapters.get("lora")(rank=4, alpha=10.0, targets=targets)
+    how = adapters.get("lora")(rank=4, alpha=10.0, targets=targets, dora=dora)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in (p for group in how.install(family, Random(0)).values() for p in group):
@@ -78,6 +83,39 @@ def test_row_39_exported_and_loaded_by_plain_diffusers_it_is_the_trained_model(r
     torch.testing.assert_close(answers(family, whole.unet), expected, rtol=1e-5, atol=1e-6)
     assert not [name for name in whole.unet.state_dict() if "lora" in name]
     assert {path.suffix for path in merged.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".txt"}
+
+
+@pytest.mark.parametrize("targets", [None, MIXED], ids=str)
+def test_row_39_a_dora_is_the_trained_model_in_diffusers_and_merged_and_refused_where_it_would_be_lost(
+    tmp_path: Path, targets: list[str] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family, folder = finished_run(tmp_path, "sdxl", targets, dora=True)
+    assert any("magnitude" in name for name in load_file(folder / "run" / "lora" / "pytorch_lora_weights.safetensors"))
+    expected, run, merged = answers(family, family.network), str(folder / "run"), folder / "merged"
+    pipeline = DiffusionPipeline.from_pretrained(folder / "base")
+    pipeline.load_lora_weights(folder / "run" / "lora")
+    torch.testing.assert_close(answers(family, pipeline.unet), expected, rtol=0, atol=1e-6)
+    assert main(["export", run, "--format", "merged", "--output", str(merged)]) == 0
+    whole = DiffusionPipeline.from_pretrained(merged)
+    torch.testing.assert_close(answers(family, whole.unet), expected, rtol=1e-5, atol=2e-6)
+    assert main(["export", run, "--format", "kohya", "--output", str(folder / "x.safetensors")]) == 2
+    assert "diffusers drops DoRA's scales" in capsys.readouterr().err
+
+
+def test_a_dora_starts_at_the_base_exactly_and_its_whole_state_comes_back(tmp_path: Path) -> None:
+    family = families.get("sdxl").tiny()
+    before = answers(family, family.network)
+    how = adapters.get("lora")(rank=4, alpha=10.0, dora=True)
+    how.install(family, Random(0))
+    assert torch.equal(answers(family, family.network), before)
+    with torch.no_grad():
+        for parameter in how.parameters(Held(family.network)):
+            parameter.mul_(1.1).add_(0.01)
+    moved, state = answers(family, family.network), {k: t.clone() for k, t in how.state(family.network).items()}
+    other = families.get("sdxl").tiny()
+    how.install(other, Random(1))
+    how.load_state(other.network, state)
+    assert torch.equal(answers(other, other.network), moved) and not torch.equal(moved, before)
 
 
 def test_row_39_its_keys_are_those_of_diffusers_converter_but_for_the_true_alpha(run: Any) -> None:

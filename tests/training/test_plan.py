@@ -74,6 +74,7 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
         ({"objective": "dop"}, "objective[0]: unknown objective 'dop'; did you mean 'dpo'?"),
         ({"objective": {"dpo": {"bta": 1}}}, "objective[0].dpo.bta: unknown option; did you mean 'beta'?"),
         ({"model__family": "sdx"}, "model.family: unknown family 'sdx'; did you mean 'sdxl'?"),
+        ({"adapter": {"kind": "full", "dora": True}}, "adapter.dora: is a LoRA's; with adapter.kind full"),
         ({"adapter": {"kind": "dora"}}, "adapter.kind: unknown adapter 'dora'; did you mean 'lora'?"),
     ],
 )

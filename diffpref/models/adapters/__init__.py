@@ -53,12 +53,14 @@ class Adapter(ABC):
         alpha: the update is scaled by alpha / rank; None means alpha = rank.
         targets: names of the layers to adapt; None takes the family's.
         start: LoRA that the policy starts from; its rank, alpha and layers are then the policy's.
+        dora: whether the low-rank update turns the weights and a vector of its own scales them (arXiv:2402.09353).
     """
 
     rank: int = 8
     alpha: float | None = None
     targets: Sequence[str] | None = None
     start: str | None = None
+    dora: bool = False
 
     has_base: ClassVar[bool]
     folder: ClassVar[str]

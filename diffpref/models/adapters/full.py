@@ -29,6 +29,8 @@ class Full(Adapter):
     def __post_init__(self) -> None:
         if self.start is not None:
             raise ConfigError("adapter.start: is a LoRA's; with adapter.kind full the start is model.path")
+        if self.dora:
+            raise ConfigError("adapter.dora: is a LoRA's; with adapter.kind full every weight is trained")
 
     def install(self, family: ModelFamily, random: Random) -> dict[str, list[nn.Parameter]]:
         network = family.network.float().requires_grad_(True)

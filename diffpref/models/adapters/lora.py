@@ -63,6 +63,8 @@ class Lora(Adapter):
         shape: dict[str, tuple[float, float]] = {"rank": (self.rank, started.r)}
         if self.alpha is not None:
             shape["alpha"] = (self.alpha, started.lora_alpha)
+        if self.dora != started.use_dora:
+            raise ConfigError(f"adapter.dora: must be that of adapter.start, {str(started.use_dora).lower()}")
         for name, (asked, has) in shape.items():
             if asked != has:
                 raise ConfigError(f"adapter.{name}: must be that of adapter.start, {has:g}, got {asked:g}")
@@ -77,6 +79,7 @@ class Lora(Adapter):
             lora_alpha=self.rank if self.alpha is None else self.alpha,
             init_lora_weights="gaussian",
             target_modules=list(self.targets or family.lora_targets),
+            use_dora=self.dora,
         )
         self._add(family.network, config, name)
         for key, parameter in named_parameters(family.network, name).items():
