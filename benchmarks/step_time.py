@@ -48,7 +48,7 @@ from diffpref.models.adapters.lora import Lora
 from diffpref.models.families.sdxl import StableDiffusionXL
 from diffpref.models.family import TextEncoder
 from diffpref.training import Trainer
-from diffpref.training.batches import PairBatches
+from diffpref.training.batches import Batches
 
 RANK, RATE = 8, 1e-5
 BETA = 20.0
@@ -76,7 +76,7 @@ class Published:
         family: DenoiserFamily,
         pixels: Tensor,
         prompts: list[str],
-        draws: PairBatches,
+        draws: Batches,
         batch_size: int,
         beta: float = BETA,
         *,

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.core.randomness import Random
     from diffpref.data import open_records
     from diffpref.models import open_family
-    from diffpref.training.batches import framing_of
+    from diffpref.training.encoders.denoising import framing_of
 
     quiet_libraries()
     start = time.perf_counter()
@@ -115,9 +115,10 @@ def _fill_banks(recipe: Recipe, device: str | None, as_json: bool) -> int:
         return 0
     seconds = time.perf_counter() - start
     if as_json:
-        print(json.dumps({"pairs": len(trainer.batches.pairs), "slots": recipe.bank.slots, **told, "seconds": seconds}))
+        counts = {trainer.plan.view: len(trainer.batches.items), "slots": recipe.bank.slots}
+        print(json.dumps({**counts, **told, "seconds": seconds}))
         return 0
-    print(f"{len(trainer.batches.pairs):,} pairs, {recipe.bank.slots} draws each, {seconds:.1f} seconds")
+    print(f"{len(trainer.batches.items):,} {trainer.plan.view}, {recipe.bank.slots} draws each, {seconds:.1f} seconds")
     for name, found in told.items():
         print(
             f"  {name}: {found['asked']:,} rows asked, {found['read']:,} already there ({', '.join(found['folders'])})"

@@ -93,10 +93,14 @@ class Data(Section):
         default="raise", description="a tar shard that is damaged: stop, or leave it out with a warning"
     )
     pairing: Literal["best_vs_worst", "all_pairs", "adjacent"] = Field(
-        default="best_vs_worst", description="which pairs a record with several candidates gives"
+        default="best_vs_worst", description="which pairs a record with several candidates gives; lists take all"
     )
     score: str | None = Field(
         default=None, description="score that orders candidates; not given: the record's judgements"
+    )
+    score_scale: Positive = Field(
+        default=1.0,
+        description="s in P(a is better than b) = sigmoid(s * (score of a - score of b)), from which win rates follow",
     )
     min_gap: NonNegative = Field(
         default=0.0, description="smallest score difference that makes a pair, in units of the score"

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from diffpref.data.columns import clean_prompt
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
-from diffpref.data.pairs import Pair, Pairs, pair_view, score_of
+from diffpref.data.items import COMPANIONS, VIEWS, Item, given_columns, view_of
+from diffpref.data.lists import Ranking, list_view
+from diffpref.data.pairs import Pair, Pairs, pair_view
+from diffpref.data.points import Point, point_view
 from diffpref.data.quarantine import Quarantined, Usable, usable_records
 from diffpref.data.sampler import KeyedSampler
+from diffpref.data.scores import score_of
 from diffpref.data.sources import index_source, open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
 from diffpref.data.views import CENTRE, Framing, View
 
 __all__ = [
     "CENTRE",
+    "COMPANIONS",
+    "VIEWS",
     "Framed",
     "Framing",
+    "Item",
     "KeyedSampler",
     "Pair",
     "Pairs",
+    "Point",
     "Quarantined",
+    "Ranking",
     "Store",
     "StoreWriter",
     "Usable",
@@ -26,14 +35,18 @@ __all__ = [
     "clean_prompt",
     "decode_image",
     "encode_png",
+    "given_columns",
     "image_tensor",
     "index_source",
+    "list_view",
     "open_records",
     "pair_view",
+    "point_view",
     "read_store",
     "score_of",
     "to_rgb",
     "to_uint8",
     "usable_records",
+    "view_of",
     "write_store",
 ]

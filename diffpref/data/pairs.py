@@ -6,13 +6,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
-from diffpref.ranking import PAIRINGS, num_unscored
+from diffpref.data.scores import judged_win_rates, kinds_of_scores, read_scores, scored_win_rates
+from diffpref.ranking import PAIRINGS
 
-__all__ = ["LIMIT", "Pair", "Pairs", "pair_view", "score_of"]
+__all__ = ["LIMIT", "Pair", "Pairs", "check_judgement", "pair_view", "whole_judgements"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +21,6 @@ LIMIT = 0.01
 """The share of a source that may be unusable unless a recipe says otherwise."""
 TIES = "judgements that are ties"
 IDENTICAL = "pairs of one and the same picture"
-UNSCORED = "candidates without a finite score"
-FEW = "records of fewer than two candidates"
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Pair:
         probability: P(chosen is better), 0.5..1.
         weight: multiplies the loss.
         occurrence: how many judgements of the same two candidates and aspect the record lists before this one.
+        told: what else is known of the two: ``chosen_score``, ``rejected_win_rate``.
     """
 
     record_index: int
@@ -47,26 +47,23 @@ class Pair:
     probability: float = 1.0
     weight: float = 1.0
     occurrence: int = 0
+    told: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def groups(self) -> Mapping[str, int]:
+        """The candidate of either side."""
+        return {"chosen": self.chosen, "rejected": self.rejected}
+
+    @property
+    def columns(self) -> Mapping[str, float]:
+        """Label and weight, and what else is told."""
+        return {"preference": self.probability, "weight": self.weight, **self.told}
 
     @property
     def key(self) -> str:
         """Of the pair's random draws: the same whichever of the two is the winner, another for another judgement."""
         low, high = sorted((self.chosen, self.rejected))
         return f"{self.record_id}/{low}-{high}" + (f"#{self.occurrence}" if self.occurrence else "")
-
-
-def score_of(candidate: Candidate, name: str) -> float:
-    """Return a candidate's score by ``name`` or ``name@version``; NaN where it has none.
-
-    Raises:
-        DataError: scores of two versions and no ``@version`` that tells which is meant.
-    """
-    wanted, _, version = name.partition("@")
-    found = [s for s in candidate.scores if s.name == wanted and version in ("", s.version)]
-    if len({s.version for s in found}) > 1:
-        versions = ", ".join(f"{wanted}@{s.version}" for s in found)
-        raise DataError(f"a candidate has scores of several versions of {wanted}; say which: {versions}")
-    return found[-1].value if found else math.nan
 
 
 class Pairs(list[Pair]):
@@ -88,6 +85,7 @@ def pair_view(
     judgements: str = "each",
     aspect: str = "overall",
     max_unusable: float = LIMIT,
+    score_scale: float = 1.0,
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
 
@@ -103,6 +101,7 @@ def pair_view(
             sum of the weights.
         aspect: without ``score``: which judgements; those of a part (with start and end) belong to another view.
         max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
+        score_scale: with ``score``: s in P(a is better than b) = sigmoid(s * (score_a - score_b)), for win rates.
 
     Raises:
         DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
@@ -112,7 +111,7 @@ def pair_view(
     if score is None:
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
     else:
-        found = _scored(records, pairing, score, min_gap, max_unusable, left_out)
+        found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, left_out)
     pairs = Pairs(pair for pair in found if not (drop_identical and _identical(records, pair, left_out)))
     pairs.left_out = dict(left_out)
     if left_out:
@@ -135,9 +134,8 @@ def _judged(
     records: Sequence[Record], aspect: str, merged: bool, drop_ties: bool, left_out: Counter[str]
 ) -> Iterator[Pair]:
     for index, record in enumerate(records):
-        found = [j for j in record.judgements if j.aspect == aspect and j.start is None and j.end is None]
-        for judgement in found:
-            _check(judgement, record)
+        found = whole_judgements(record, aspect)
+        rates = judged_win_rates(len(record.candidates), found)
         seen: Counter[frozenset[int]] = Counter()
         for judgement in _merged(found) if merged else found:
             first, second, probability = judgement.first, judgement.second, judgement.probability
@@ -148,10 +146,24 @@ def _judged(
                 continue
             if probability < 0.5:
                 first, second, probability = second, first, 1.0 - probability
-            yield Pair(index, record.id, record.prompt, first, second, probability, judgement.weight, occurrence)
+            told = {"chosen_win_rate": rates[first], "rejected_win_rate": rates[second]}
+            yield Pair(index, record.id, record.prompt, first, second, probability, judgement.weight, occurrence, told)
 
 
-def _check(judgement: Judgement, record: Record) -> None:
+def whole_judgements(record: Record, aspect: str = "overall") -> list[Judgement]:
+    """Return the judgements of whole candidates by an aspect.
+
+    Raises:
+        DataError: one of them is not a judgement of the record's candidates.
+    """
+    found = [j for j in record.judgements if j.aspect == aspect and j.start is None and j.end is None]
+    for judgement in found:
+        check_judgement(judgement, record)
+    return found
+
+
+def check_judgement(judgement: Judgement, record: Record) -> None:
+    """Raise `DataError` when a judgement has no probability, or not two candidates of the record, or no weight."""
     there = set(range(len(record.candidates)))
     if not 0.0 <= judgement.probability <= 1.0 or not {judgement.first, judgement.second} <= there:
         raise DataError(f"record {record.id!r}: not a judgement of its candidates: {judgement}")
@@ -173,38 +185,40 @@ def _merged(judgements: Sequence[Judgement]) -> Iterator[Judgement]:
 
 
 def _scored(
-    records: Sequence[Record], pairing: str, score: str, min_gap: float, max_unusable: float, left_out: Counter[str]
+    records: Sequence[Record],
+    pairing: str,
+    score: str,
+    min_gap: float,
+    max_unusable: float,
+    scale: float,
+    left_out: Counter[str],
 ) -> Iterator[Pair]:
     choose = PAIRINGS.get(pairing)
-    given = not_finite = 0
-    for index, record in enumerate(records):
-        scores = [score_of(candidate, score) for candidate in record.candidates]
-        unscored, there = num_unscored(scores), sum(_is_scored(candidate, score) for candidate in record.candidates)
-        given, not_finite = given + there, not_finite + unscored - (len(scores) - there)
-        left_out += Counter({UNSCORED: unscored, FEW: int(len(scores) < 2)})
+    read = read_scores(records, score, max_unusable, left_out)
+    for index, (record, scores) in enumerate(zip(records, read, strict=True)):
+        rates = scored_win_rates(scores, scale)
         for chosen, rejected in choose(scores, min_gap=min_gap):
-            yield Pair(index, record.id, record.prompt, chosen, rejected)
-    if not_finite > max_unusable * given:
-        raise DataError(
-            f"{not_finite} of {given} {score} scores are NaN or infinite, more than {max_unusable:.1%}; score them"
-            " again, or raise data.max_unusable"
-        )
-
-
-def _is_scored(candidate: Candidate, name: str) -> bool:
-    wanted, _, version = name.partition("@")
-    return any(s.name == wanted and version in ("", s.version) for s in candidate.scores)
+            sides = (("chosen", chosen), ("rejected", rejected))
+            told = {f"{side}_score": scores[number] for side, number in sides}
+            told |= {f"{side}_win_rate": rates[number] for side, number in sides}
+            yield Pair(index, record.id, record.prompt, chosen, rejected, told=told)
 
 
 def _why_none(
     records: Sequence[Record], score: str | None, min_gap: float, aspect: str, left_out: Mapping[str, int]
 ) -> str:
-    counted = Counter(s.name for record in records for candidate in record.candidates for s in candidate.scores)
+    counted = kinds_of_scores(records)
     existing = ", ".join(f"{name} ({count})" for name, count in sorted(counted.items())) or "none"
     judgements = sum(len(record.judgements) for record in records)
     start = f"{len(records)} records give no pair"
     if left_out.get(IDENTICAL):
         return f"{start}: {left_out[IDENTICAL]} were of one and the same picture"
+    labels = sum(c.label is not None for record in records for c in record.candidates)
+    if score is None and labels and not judgements:
+        return (
+            f"{start}: {labels} candidates carry labels of their own, which an objective of single samples reads, such"
+            " as kto; a pair needs judgements or a score"
+        )
     if score is None:
         return (
             f"{start}: of {judgements} judgements none of aspect '{aspect}' is decided;"

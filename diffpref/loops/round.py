@@ -109,7 +109,7 @@ def _report(
         counts={
             "training prompts": num_prompts,
             "candidates of each": recipe.generation.candidates,
-            "pairs": len(trainer.batches.pairs),
+            "pairs": len(trainer.batches.items),
             "updates": trainer.step,
             "pairs an update": trainer.records_per_update,
             "judged prompt-seed pairs": len(found.base_images),

@@ -19,7 +19,7 @@ from diffpref.core.contracts import Context, Likelihood, Method, Role, RoleSpec
 from diffpref.core.vocabulary import parse
 from diffpref.models.roles import PlacedRole
 from diffpref.objectives.compose import Composition
-from diffpref.training.batches import PairBatches
+from diffpref.training.batches import Batches
 
 __all__ = ["answering", "bank_role", "fill_bank", "refusals"]
 
@@ -128,7 +128,7 @@ def bank_role(
 
 
 def fill_bank(
-    role: BankedRole, method: Method, batches: PairBatches, context: Context, recipe: Recipe
+    role: BankedRole, method: Method, batches: Batches, context: Context, recipe: Recipe
 ) -> Iterator[tuple[int, int]]:
     """Ask a role about every draw of every record; yield how many of how many forwards are done.
 
@@ -142,7 +142,7 @@ def fill_bank(
         recipe: says how many records a forward of its training has.
     """
     world, size = context.world, recipe.training.batch_size
-    items = [(index, slot) for slot in range(batches.slots) for index in range(len(batches.pairs))]
+    items = [(index, slot) for slot in range(batches.slots) for index in range(len(batches.items))]
     parts = [items[start : start + size] for start in range(0, len(items), size)]
     parts += [parts[-1]] * (-len(parts) % world.size)  # each process makes the same number of calls
     own = parts[world.rank :: world.size]

@@ -1,160 +1,193 @@
-"""From records to encoded batches: the pair view, the encoding pass, and the sampler's order."""
+"""From records to batches: the view's items, the sampler's order, companions, and the columns of the data."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffpref.cache import EncodedCache
 from diffpref.config import Data
-from diffpref.core.contracts import Batch, Candidate, Conditioning, Record
+from diffpref.core.contracts import Batch, Record
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
-from diffpref.data import Framing, KeyedSampler, Pair, View, open_records, pair_view, usable_records
+from diffpref.data import (
+    COMPANIONS,
+    VIEWS,
+    Item,
+    KeyedSampler,
+    given_columns,
+    list_view,
+    open_records,
+    pair_view,
+    point_view,
+    usable_records,
+)
+from diffpref.training.encoders import Encoder, Key, Place, Shown
 
-__all__ = ["PairBatches", "framing_of", "load_pairs", "pair_columns"]
+__all__ = ["Batches", "load_items"]
 
-AT_ONCE = 128
-"""Pairs whose images are in memory together while they are encoded."""
-
-
-def load_pairs(data: Data, quarantine: str | None = None) -> tuple[Sequence[Record], list[Pair]]:
-    """Read a source and return its records and its pairs, winners first.
-
-    Raises:
-        DataError: unreadable, nothing in it gives a pair, or a pair's weight is not a finite number >= 0.
-    """
-    limit = data.max_unusable
-    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard)
-    records = usable_records(opened, quarantine=quarantine, limit=limit)
-    pairs = pair_view(
-        records,
-        data.pairing,
-        data.score,
-        min_gap=data.min_gap,
-        drop_ties=data.drop_ties,
-        drop_identical=data.drop_identical,
-        judgements=data.judgements,
-        max_unusable=limit,
-    )
-    return records, pairs
+LABELS = ("preference", "weight")
+"""Columns that are handed on whenever the data give them; others when something asks for them."""
+TRIES = 1000
+"""Draws of a companion before it is given up."""
 
 
-def framing_of(data: Data) -> Framing:
-    """Return how a recipe wants its images cut."""
-    return Framing(data.random_flip, data.random_crop, data.views, data.size_conditioning == "original")
-
-
-def pair_columns(pairs: Sequence[Pair]) -> frozenset[str]:
-    """Return the data columns that pairs give: those in which any differs from the default of 1."""
-    given = {
-        "preference": any(pair.probability != 1.0 for pair in pairs),
-        "weight": any(pair.weight != 1.0 for pair in pairs),
-    }
-    return frozenset(name for name, there in given.items() if there)
-
-
-class PairBatches:
-    """Micro-batches of pairs as latents and conditioning.
+def load_items(data: Data, view: str, quarantine: str | None = None) -> tuple[Sequence[Record], Sequence[Item]]:
+    """Read a source and return its records and what a view makes of them.
 
     Args:
-        records: of the source.
-        pairs: of the records.
-        cache: where everything that `encode` names is encoded.
+        data: the recipe's section.
+        view: a name of `diffpref.data.VIEWS`.
+        quarantine: where unusable records are listed.
+
+    Raises:
+        DataError: unreadable, or nothing in it gives an item of this view.
+    """
+    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard)
+    records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
+    common: dict[str, Any] = {
+        "drop_ties": data.drop_ties,
+        "max_unusable": data.max_unusable,
+        "score_scale": data.score_scale,
+    }
+    if view == "lists":
+        return records, list_view(records, data.score, **common)
+    common |= {
+        "pairing": data.pairing,
+        "min_gap": data.min_gap,
+        "drop_identical": data.drop_identical,
+        "judgements": data.judgements,
+    }
+    return records, (pair_view if view == "pairs" else point_view)(records, score=data.score, **common)
+
+
+class Batches:
+    """Micro-batches of a view's items.
+
+    Args:
+        items: of the source.
+        encoder: makes tensors of candidates and prompts.
         random: of the run.
         device: where batches go.
-        used: the groups that the method asks for; the others are neither encoded nor read.
-        framing: how images are cut, and what is told of their sizes.
+        groups: what is put before the models; other groups of an item are neither encoded nor read.
+        columns: what objective and method ask of the data.
         slots: draws that a record sees in all, one after another; 0: a new one at each visit.
     """
 
-    groups: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
-
     def __init__(
         self,
-        records: Sequence[Record],
-        pairs: Sequence[Pair],
-        cache: EncodedCache,
+        items: Sequence[Item],
+        encoder: Encoder,
         random: Random,
         device: torch.device,
-        used: Sequence[str] = groups,
-        framing: Framing | None = None,
+        groups: Sequence[str],
+        columns: frozenset[str] = frozenset(),
         slots: int = 0,
     ) -> None:
-        self.records, self.pairs, self.cache, self.random, self.device = records, pairs, cache, random, device
-        self.used, self.framing = tuple(used), framing or Framing()
-        self.sampler = KeyedSampler(len(pairs), random.seed)
-        self.columns, self.slots = pair_columns(pairs), slots
-        self._empty: Conditioning | None = None
-        self._contents: list[tuple[Candidate, ...]] | None = None
-
-    def encode(self) -> tuple[int, int]:
-        """Encode what the cache lacks; return how many images and captions that was."""
-        images = 0
-        for start in range(0, len(self.pairs), AT_ONCE):
-            candidates, views = zip(*self._framed(self.pairs[start : start + AT_ONCE]), strict=True)
-            images += self.cache.encode_images(candidates, views)
-        return images, self.cache.encode_captions(["", *dict.fromkeys(pair.prompt for pair in self.pairs)])
-
-    def digest(self) -> dict[str, Any]:
-        """Return how many pairs there are, and a digest of all that they are: their order, labels and content."""
-        seen = hashlib.blake2b(digest_size=16)
-        for pair, shown in zip(self.pairs, self.contents, strict=True):
-            content = [candidate.sha256 for candidate in shown[: len(self.used)]]
-            values = [pair.key, pair.record_id, pair.prompt, pair.probability, pair.weight, *content]
-            seen.update(json.dumps(values).encode() + b"\n")
-        return {"pairs": len(self.pairs), "content": seen.hexdigest()}
-
-    def _framed(self, pairs: Iterable[Pair]) -> Iterator[tuple[Candidate, View]]:
-        """Yield every image that may be shown, in each of its views."""
-        for pair in pairs:
-            shown = self._shown(pair)
-            for view in self.framing.views(pair.record_id, self.random):
-                yield from ((candidate, view) for candidate in shown)
-
-    def _shown(self, pair: Pair) -> list[Candidate]:
-        """Return the images of a pair in the order of `used`, then the one whose size is told, if any is."""
-        candidates = self.records[pair.record_index].candidates
-        shown = [candidates[getattr(pair, group)] for group in self.used]
-        return [*shown, candidates[0]] if self.framing.original_sizes else shown
+        self.items, self.encoder, self.random, self.device = items, encoder, random, device
+        self.groups, self.slots = tuple(groups), slots
+        self.sampler = KeyedSampler(len(items), random.seed)
+        self.columns = given_columns(items) & (columns | set(LABELS))
+        self.length = max((len(_several(item.groups["list"])) for item in items if "list" in item.groups), default=1)
 
     @property
-    def contents(self) -> list[tuple[Candidate, ...]]:
-        """The images of each pair by their digests alone: a step need not read records, which hold whole files."""
-        if self._contents is None:
-            self._contents = [
-                tuple(Candidate(sha256=self.cache.digest(candidate)) for candidate in self._shown(pair))
-                for pair in self.pairs
-            ]
-        return self._contents
+    def view(self) -> str:
+        """The name of the view that the items are of."""
+        return next(view for view, held in VIEWS.items() if set(held) == set(self.items[0].groups))
 
-    def keys(self, items: Sequence[tuple[int, int]]) -> tuple[tuple[str, int], ...]:
-        """Return what the random draws of (pair number, visit) items are keyed by."""
-        return tuple((self.pairs[index].key, visit % self.slots if self.slots else visit) for index, visit in items)
+    @property
+    def samples(self) -> int:
+        """How many samples of a record are put before the models."""
+        return sum(self.length if group == "list" else 1 for group in self.groups)
+
+    @property
+    def _held(self) -> tuple[str, ...]:
+        """The groups of an item that are encoded: those that are shown, all where companions are drawn from them."""
+        held = VIEWS[self.view]
+        return held if set(self.groups) & set(COMPANIONS) else tuple(group for group in held if group in self.groups)
+
+    def encode(self) -> None:
+        """Prepare what batches are made of.
+
+        Raises:
+            DataError: an item cannot be put before the model.
+        """
+        self.encoder.encode(self.items, self._held)
+
+    def digest(self) -> dict[str, Any]:
+        """Return how many items there are, and a digest of all that they are: their order, labels and content."""
+        seen = hashlib.blake2b(digest_size=16)
+        asked = {*LABELS, *self.columns}
+        for item in self.items:
+            places = [place for group in self._held for place in _places(item, group)]
+            told = [value for name, value in item.columns.items() if name in asked]
+            values = [item.key, item.record_id, item.prompt, *told, *map(self.encoder.content, places)]
+            seen.update(json.dumps(values).encode() + b"\n")
+        return {self.view: len(self.items), "content": seen.hexdigest()}
+
+    def keys(self, items: Sequence[tuple[int, int]]) -> tuple[Key, ...]:
+        """Return what the random draws of (item number, visit) are keyed by."""
+        return tuple((self.items[index].key, visit % self.slots if self.slots else visit) for index, visit in items)
 
     def batch(self, items: Sequence[tuple[int, int]]) -> Batch:
-        """Return the batch of (pair number, visit) items. Latents are drawn from their posteriors by key."""
+        """Return the batch of (item number, visit) each."""
         if not items:
             raise DataError("an empty batch was asked for")
-        pairs, keys = [self.pairs[index] for index, _ in items], self.keys(items)
-        if self._empty is None:
-            self._empty = self.cache.conditioning([""]).to(self.device)
-        views = [self.framing.view(pair.record_id, *key, self.random) for pair, key in zip(pairs, keys, strict=True)]
-        shown = list(zip(*(self.contents[index] for index, _ in items), strict=True))
-        media = {}
-        for place, group in enumerate(self.used):
-            numbers = [getattr(pair, group) for pair in pairs]
-            posterior = self.cache.latents(shown[place], views)
-            drawn = [(*key, number) for key, number in zip(keys, numbers, strict=True)]
-            noise = self.random.normal("posterior", drawn, posterior.mean.shape[1:])
-            media[group] = (posterior.mean + posterior.std * noise).to(self.device)
-        given = {"preference": [pair.probability for pair in pairs], "weight": [pair.weight for pair in pairs]}
-        columns = {name: torch.tensor(given[name], device=self.device) for name in sorted(self.columns)}
-        conditioning = self.cache.conditioning([pair.prompt for pair in pairs])
-        if self.framing.original_sizes:
-            conditioning = conditioning.replace(self.cache.size_conditioning(shown[-1], views))
-        return Batch(keys, media, {"": conditioning.to(self.device)}, columns, self._empty)
+        chosen, keys = [self.items[index] for index, _ in items], self.keys(items)
+        shown: dict[str, Sequence[Sequence[Place | None]]] = {}
+        for group in self.groups:
+            if group in COMPANIONS:
+                shown[group] = [[self._companion(group, item, key)] for item, key in zip(chosen, keys, strict=True)]
+            else:
+                shown[group] = [self._padded(_places(item, group), group) for item in chosen]
+        made = self.encoder.batch(keys, chosen, shown)
+        return replace(made, columns={**made.columns, **self._columns(chosen, shown)})
+
+    def _padded(self, places: Sequence[Place], group: str) -> Sequence[Place | None]:
+        return [*places, *[None] * (self.length - len(places))] if group == "list" else places
+
+    def _columns(self, items: Sequence[Item], shown: Shown) -> dict[str, Tensor]:
+        """Return the data's columns, (B,) or (B, K), a missing candidate with the value 0 and a rank below the last."""
+        columns = {}
+        for name in sorted(self.columns):
+            pad = self.length if name == "ranks" else 0.0
+            values = [_filled(item.columns[name], self.length, pad) for item in items]
+            columns[name] = torch.tensor(values, device=self.device)
+        if "list" in shown:
+            there = [[float(place is not None) for place in places] for places in shown["list"]]
+            columns["list_mask"] = torch.tensor(there, device=self.device)
+        return columns
+
+    def _companion(self, group: str, item: Item, key: Key) -> Place:
+        """Return a candidate of another record, drawn by key from all items, never from the batch's neighbour.
+
+        Raises:
+            DataError: there is no other record.
+        """
+        draw = self.random.numpy(f"companion, {group}", *key)
+        for _ in range(TRIES):
+            other = self.items[int(draw.integers(len(self.items)))]
+            if other.record_index != item.record_index:
+                places = [place for held in self._held for place in _places(other, held)]
+                return places[int(draw.integers(len(places)))]
+        raise DataError(
+            f"the objective asks for '{group}' samples, answers to another prompt, and nearly all data are of record"
+            f" {item.record_id!r}; give more records"
+        )
+
+
+def _several(candidates: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (candidates,) if isinstance(candidates, int) else candidates
+
+
+def _places(item: Item, group: str) -> list[Place]:
+    return [Place(item.record_index, item.record_id, number) for number in _several(item.groups[group])]
+
+
+def _filled(value: Any, length: int, pad: float) -> Any:
+    return [*value, *[pad] * (length - len(value))] if isinstance(value, tuple) else value

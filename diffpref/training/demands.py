@@ -5,32 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffpref.core.errors import DataError
-from diffpref.data import Pair
-from diffpref.training.batches import pair_columns
+from diffpref.core.vocabulary import parse
+from diffpref.data import Item, given_columns
 from diffpref.training.plan import Plan
 
-__all__ = ["check_pairs"]
+__all__ = ["check_items"]
+
+HOW = {
+    "label": "give candidates labels of 0 or 1",
+    "list_scores": "lists of candidates with scores have it: name one in data.score",
+    "ranks": "lists of candidates have it",
+    "preference": "it is there where a judgement's probability is not 1",
+    "weight": "it is there where a judgement's weight is not 1",
+    "chosen_score": "name a score in data.score",
+    "rejected_score": "name a score in data.score",
+}
 
 
-def check_pairs(pairs: Sequence[Pair], plan: Plan, records_per_update: int) -> None:
-    """Compare pairs with a plan.
+def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> None:
+    """Compare the items of a view with a plan.
 
     Raises:
         DataError: they are too few for one update, lack a column, or have labels that the objective would misread.
     """
-    if len(pairs) < records_per_update:
+    if len(items) < records_per_update:
         raise DataError(
-            f"{len(pairs)} pairs are fewer than the {records_per_update} of one update (training.batch_size x"
+            f"{len(items)} {plan.view} are fewer than the {records_per_update} of one update (training.batch_size x"
             " training.accumulation x processes); lower these, or give more data"
         )
-    given = pair_columns(pairs)
-    if missing := plan.columns - given:
+    given = given_columns(items)
+    if missing := plan.columns - given - {"list_mask"}:
+        how = "".join(f"; {name}: {HOW[name]}" for name in sorted(missing) if name in HOW)
         raise DataError(
             f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
-            f" {', '.join(sorted(given)) or 'none'}"
+            f" {', '.join(sorted(given)) or 'none'}{how}"
         )
     if "preference" in given and (deaf := plan.composition.deaf_to_preference):
         raise DataError(
             f"the data hold soft labels or ties, which the objective {', '.join(deaf)} would take for certain wins;"
             " drop ties (data.drop_ties), give hard labels, or use an objective that reads soft ones, such as dpo"
         )
+    lengths = {len(several) for item in items if isinstance(several := item.groups.get("list"), tuple)}
+    if len(lengths) > 1 and (unaware := _unaware(plan)):
+        raise DataError(
+            f"the lists hold {min(lengths)} to {max(lengths)} candidates, and the objective {', '.join(unaware)} reads"
+            " no list_mask, so it would take what is missing for a candidate; give lists of one length"
+        )
+
+
+def _unaware(plan: Plan) -> list[str]:
+    """Return the terms that compare lists and do not ask which candidates are there."""
+    specs = [term.spec for term in plan.composition.terms]
+    lists = [spec for spec in specs if any(parse(name).group == "list" for name in spec.tensors)]
+    return [spec.name for spec in lists if "list_mask" not in (*spec.tensors, *spec.optional)]

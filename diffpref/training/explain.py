@@ -68,7 +68,7 @@ def explain_step(folder: Path, step: int) -> StepView:
     seen = _Seen()
     with tempfile.TemporaryDirectory() as elsewhere:
         trainer, start = stand_at(recipe, folder, step - 1, Path(elsewhere))
-        captions = [trainer.batches.pairs[index].prompt for index, _ in trainer.next_items()]
+        captions = [trainer.batches.items[index].prompt for index, _ in trainer.next_items()]
         metrics = trainer.advance(seen)
         if "loss" not in metrics:
             raise ConfigError(f"--step: update {step} was left out; {folder / 'nonfinite.json'} says why")

@@ -16,8 +16,6 @@ from diffpref.training.plan import Plan
 
 __all__ = ["Forward", "Watcher", "judge", "record_timesteps", "run_forward"]
 
-RATIO = "_log_ratio"
-
 
 @dataclass(frozen=True)
 class Forward:
@@ -105,7 +103,7 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
     if "rewards/margins" in metrics:
         metrics["logits/scale"] = metrics["rewards/margins"].abs()
     for group in plan.groups:
-        metrics |= _watched(group, values)
+        metrics |= _watched(group, values, columns.get("list_mask"))
     sums, weights = zip(*reduce_sums(terms), strict=True)
     losses = torch.stack([term.losses.detach() for _, _, term in terms])
     return Forward(
@@ -113,7 +111,11 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         weights=torch.stack(weights),
         finite=losses.isfinite().all(dim=0),
         metrics={name: value.detach().float() for name, value in metrics.items()},
-        log_ratios={name[: -len(RATIO)]: value.detach() for name, value in values.items() if name.endswith(RATIO)},
+        log_ratios={
+            name.removesuffix("log_ratio").rstrip("_"): value.detach()
+            for name, value in values.items()
+            if name.endswith("log_ratio")
+        },
         state={name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
         losses=losses,
         read={name: values[name] for name in plan.composition.tensors if name in values and _is_number(name)},
@@ -125,16 +127,19 @@ def _is_number(name: str) -> bool:
     return parse(name).ndim is not None
 
 
-def _watched(group: str, values: Tensors) -> dict[str, Tensor]:
-    """Return what the log says of a group besides the objective's own metrics."""
-    metrics = {}
-    policy, reference = (values.get(f"{role}_{group}_errors") for role in ("policy", "reference"))
-    if (logps := values.get(f"policy_{group}_logps")) is not None:
-        metrics[f"logps/{group}"] = logps
+def _watched(group: str, values: Tensors, there: Tensor | None) -> dict[str, Tensor]:
+    """Return what the log says of a group besides the objective's own metrics; of a list its candidates' mean."""
+    metrics, told, start = {}, group or "single", f"{group}_" if group else ""
+    policy, reference = (values.get(f"{role}_{start}errors") for role in ("policy", "reference"))
+    if (logps := values.get(f"policy_{start}logps")) is not None:
+        metrics[f"logps/{told}"] = logps
     if policy is not None:
-        metrics[f"errors/{group}"] = policy
+        metrics[f"errors/{told}"] = policy
     if policy is not None and reference is not None:
-        metrics[f"errors/{group}_vs_reference"] = policy - reference
+        metrics[f"errors/{told}_vs_reference"] = policy - reference
+    if group == "list" and metrics:
+        there = torch.ones_like(next(iter(metrics.values()))) if there is None else there
+        metrics = {name: (value * there).sum(dim=1) / there.sum(dim=1) for name, value in metrics.items()}
     return metrics
 
 

@@ -10,7 +10,8 @@ from diffpref.config import Adapter as AdapterSettings
 from diffpref.config import Named, Recipe, resolve_roles
 from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
-from diffpref.core.vocabulary import GROUPS, parse
+from diffpref.core.vocabulary import GROUPS, Name, parse
+from diffpref.data import COMPANIONS, VIEWS, view_of
 from diffpref.likelihood import registry as likelihoods
 from diffpref.methods import registry as methods
 from diffpref.models import registry as families
@@ -20,20 +21,15 @@ from diffpref.objectives import compose
 from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
 from diffpref.training.banking import refusals
-from diffpref.training.batches import PairBatches
 from diffpref.training.trackers import check_trackers
 
 __all__ = ["Plan", "make_plan"]
 
 T = TypeVar("T")
 
-WATCHED = tuple(
-    f"{role}_{group}_{quantity}"
-    for quantity, roles in (("errors", ("policy", "reference")), ("logps", ("policy",)))
-    for group in PairBatches.groups
-    for role in roles
-)
-RELATIVE = tuple(f"{group}_log_ratio" for group in PairBatches.groups)
+EVERY_GROUP = ("", *GROUPS)
+WATCHED = (("policy", "errors"), ("reference", "errors"), ("policy", "logps"))
+"""Role and quantity of what is looked at where it costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class Plan:
         names: the model quantities to compute each step: those of the objectives, and those worth watching.
         roles: the roles that run in a step.
         specs: those besides the policy, and those that the method itself asks: where their weights come from.
+        view: of the data, a name of `diffpref.data.VIEWS`.
         groups: the samples of a record that are put before the models.
         columns: the data columns that a batch must have.
     """
@@ -59,6 +56,7 @@ class Plan:
     names: tuple[str, ...]
     roles: frozenset[str]
     specs: Mapping[str, RoleSpec]
+    view: str
     groups: tuple[str, ...]
     columns: frozenset[str]
 
@@ -94,24 +92,59 @@ def make_plan(recipe: Recipe) -> Plan:
     specs = _try(found, "roles.", lambda: resolve_roles(declared, recipe.roles))
     if family is None or adapter is None or method is None or composition is None or specs is None:
         raise ConfigError("\n".join(found))
-    likelihood = likelihoods.get(kind)
+    likelihood, groups = likelihoods.get(kind), _groups(method, composition)
     found += _misfits(recipe, method, composition, kind)
+    view = _try(found, "objective", lambda: view_of(groups)) or ""
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
-    model_names = [name for name in composition.tensors if parse(name).kind == "model"]
-    watched = [*WATCHED, *(RELATIVE if "reference" in composition.roles else ())]
-    names = dict.fromkeys([*model_names, *(n for n in watched if _costs_nothing(n, composition, method))])
+    served = [str(name) for name in _asked(composition) if name.form in likelihood.provides and _is_served(name)]
+    watched = [name for name in _watched(groups, composition) if parse(name).form in likelihood.provides]
+    demanded = {*composition.tensors, *(name for name in method.needs if name not in EVERY_GROUP)}
     return Plan(
         method,
         likelihood,
         composition,
         adapter,
-        tuple(names),
+        tuple(dict.fromkeys([*served, *watched])),
         composition.roles | {"policy"},
         {name: spec for name, spec in specs.items() if name in composition.roles or spec.in_prepare},
-        tuple(group for group in PairBatches.groups if group in method.needs),
-        frozenset(composition.tensors) - set(names) | {name for name in method.needs if name not in GROUPS},
+        view,
+        groups,
+        frozenset(demanded) - set(served) - frozenset(getattr(method, "makes", ())),
     )
+
+
+def _asked(composition: Composition) -> list[Name]:
+    return [parse(name) for name in (*composition.tensors, *composition.optional)]
+
+
+def _is_served(name: Name) -> bool:
+    """Whether a likelihood is asked for a name: what a model computes, and what is read off a group's rows."""
+    read_off = name.quantity == "length" or (name.quantity == "mask" and name.unit != "")
+    return name.kind == "model" or read_off
+
+
+def _groups(method: Method, composition: Composition) -> tuple[str, ...]:
+    """Return the groups that are put before the models: those of the method, and of the objective as it accepts."""
+    asked = method.needs | (composition.groups & _accepts(method))
+    order = [group for held in VIEWS.values() for group in held] + list(COMPANIONS)
+    return tuple(sorted((g for g in asked if g in EVERY_GROUP), key=lambda g: (g not in order, [*order, g].index(g))))
+
+
+def _accepts(method: Method) -> frozenset[str]:
+    """Return every group that a method can prepare."""
+    return frozenset(method.needs | frozenset(getattr(method, "accepts", ())))
+
+
+def _watched(groups: tuple[str, ...], composition: Composition) -> Iterator[str]:
+    """Yield the quantities worth watching that need no more forwards: their roles run anyway."""
+    shown, runs = [group for group in groups if group not in COMPANIONS], composition.roles | {"policy"}
+    for quantity in dict.fromkeys(quantity for _, quantity in WATCHED):
+        for group in shown:
+            for role in (role for role, what in WATCHED if what == quantity and role in runs):
+                yield "_".join(part for part in (role, group, quantity) if part)
+    if "reference" in composition.roles:
+        yield from ("_".join(part for part in (group, "log_ratio") if part) for group in shown)
 
 
 def _try(found: list[str], path: str, make: Callable[[], T]) -> T | None:
@@ -146,10 +179,8 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
-    if absent := composition.groups - method.needs:
-        yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(method.needs)}"
-    if absent := (method.needs & frozenset(GROUPS)) - frozenset(PairBatches.groups):
-        yield f"method: '{name}' needs {_list(absent)} samples; preference pairs hold {_list(PairBatches.groups)}"
+    if absent := composition.groups - _accepts(method):
+        yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(_accepts(method))}"
     asked = composition.roles | {role for role, spec in method.roles.items() if spec.in_prepare}
     for role in sorted(recipe.roles.keys() - asked):
         yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
@@ -158,17 +189,13 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     if (prepared := getattr(method, "likelihood", None)) != kind:
         told = f"prepares rows for the likelihood '{prepared}'" if prepared else "does not say for which likelihood"
         yield f"method: '{name}' {told}; family '{recipe.model.family}' is read by '{kind}'"
-    provided = likelihoods.get(kind).provides
-    model_names = [parsed for parsed in map(parse, composition.tensors) if parsed.kind == "model"]
-    if lacking := [str(n) for n in model_names if n.form not in provided]:
-        yield f"objective: needs {_list(lacking)}; the likelihood '{kind}' of this family gives {_list(provided)}"
+    likelihood = likelihoods.get(kind)
+    lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in likelihood.provides]
+    for why in dict.fromkeys(likelihood.lacks.get(n.form, "") for n in lacking):
+        names = _list(str(n) for n in lacking if likelihood.lacks.get(n.form, "") == why)
+        gives = f"the likelihood '{kind}' of this family gives {_list(likelihood.provides)}"
+        yield f"objective: needs {names}; {why or gives}"
 
 
 def _list(names: Any) -> str:
-    return ", ".join(sorted(names))
-
-
-def _costs_nothing(name: str, composition: Composition, method: Method) -> bool:
-    """Whether a quantity worth watching needs no more forwards: its roles run anyway and its group is prepared."""
-    parsed = parse(name)
-    return parsed.roles <= composition.roles | {"policy"} and parsed.group in method.needs
+    return ", ".join(sorted(name or "single" for name in names))

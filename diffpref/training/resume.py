@@ -91,6 +91,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "bank.roles",
         "data.pairing",
         "data.score",
+        "data.score_scale",
         "data.min_gap",
         "data.resolution",
         "data.random_flip",
@@ -198,16 +199,21 @@ def tell_other_shares(saved: Recipe, given: Recipe) -> None:
 
 
 def refuse_other_data(saved: Mapping[str, Any], given: Mapping[str, Any], output: str) -> None:
-    """Compare what was trained on with what is there now; see `PairBatches.digest`.
+    """Compare what was trained on with what is there now; see `Batches.digest`.
 
     Raises:
         ConfigError: they differ.
     """
     if saved != given:
         raise ConfigError(
-            f"data.source: holds {given['pairs']} pairs of content {given['content'][:8]}, but {output} was trained on"
-            f" {saved['pairs']} of content {saved['content'][:8]}; put these back, or choose another folder"
+            f"data.source: holds {_told(given)}, but {output} was trained on {_told(saved)}; put these back, or choose"
+            " another folder"
         )
+
+
+def _told(digest: Mapping[str, Any]) -> str:
+    counts = [f"{number} {view}" for view, number in digest.items() if view != "content"]
+    return f"{', '.join(counts)} of content {digest['content'][:8]}"
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

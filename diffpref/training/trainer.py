@@ -15,7 +15,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from diffpref.cache import BankedRole, EncodedCache
+from diffpref.cache import BankedRole
 from diffpref.config import Recipe, save_recipe
 from diffpref.core.contracts import Callback, Context, Likelihood, World
 from diffpref.core.errors import DiskFullError, Interrupted
@@ -30,9 +30,10 @@ from diffpref.models.roles import PlacedRole, place_roles, view_roles
 from diffpref.models.sharding import gather_tensors, shard_network
 from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
-from diffpref.training.batches import PairBatches, framing_of, load_pairs
+from diffpref.training.batches import Batches, load_items
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
-from diffpref.training.demands import check_pairs
+from diffpref.training.demands import check_items
+from diffpref.training.encoders import registry as encoders
 from diffpref.training.forward import Watcher
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.launch import launch, loss_scaler, sharding_options
@@ -128,23 +129,21 @@ class Trainer:
 
     def _load_data(self, found: Checkpoint | None) -> None:
         recipe, main = self.recipe, self.world.is_main
-        records, pairs = load_pairs(recipe.data, str(self.output / "quarantine.jsonl") if main else None)
+        plan, quarantine = self.plan, str(self.output / "quarantine.jsonl") if main else None
+        records, items = load_items(recipe.data, plan.view, quarantine)
         if main:
-            logger.info("data: %d records give %d pairs", len(records), len(pairs))
-        check_pairs(pairs, self.plan, self.records_per_update)
-        encoders = open_family(recipe.model, "vae", "text").to(self.device)
-        resolution = recipe.data.resolution or encoders.native_resolution()
+            logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
+        check_items(items, plan, self.records_per_update)
+        kind = encoders.get(plan.method.likelihood)
         with self.accelerator.main_process_first():  # the others find what the first has encoded
-            cache = EncodedCache(Path(recipe.data.cache or self.output / "cache"), encoders, resolution)
-            framing, slots = framing_of(recipe.data), recipe.bank.slots
-            self.batches = PairBatches(
-                records, pairs, cache, self.random, self.device, self.plan.groups, framing, slots
-            )
+            encoder = kind.open(recipe, records, self.random, self.device)
+            columns = plan.columns | set(plan.composition.optional)
+            self.batches = Batches(items, encoder, self.random, self.device, plan.groups, columns, recipe.bank.slots)
             self.data_digest = self.batches.digest()
             if found is not None and "data" in found.counters:
                 refuse_other_data(found.counters["data"], self.data_digest, recipe.output)
             self.batches.encode()
-        cache.release()
+        encoder.release()
 
     def _build(self) -> None:
         recipe, adapter = self.recipe, self.plan.adapter
@@ -272,7 +271,7 @@ class Trainer:
                 started = time.perf_counter()
                 metrics = self.advance()
                 seconds = time.perf_counter() - started
-                metrics["perf/images_per_second"] = len(self.batches.used) * self.records_per_update / seconds
+                metrics["perf/images_per_second"] = self.batches.samples * self.records_per_update / seconds
                 metrics["perf/memory_bytes"] = memory_bytes(self.device)
                 metrics.update(self.alarms(self.step, metrics))
                 for callback in self.callbacks:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Tensors, World
 from diffpref.core.errors import CheckpointError, DataError
-from diffpref.training.batches import PairBatches
+from diffpref.training.batches import Batches
 from diffpref.training.forward import Forward, Watcher, judge, record_timesteps, run_forward
 from diffpref.training.gradients import average_gradients, gradient_norm
 from diffpref.training.guards import NonFiniteGuard, Refused, describe
@@ -77,7 +77,7 @@ class Updater:
 
     recipe: Recipe
     plan: Plan
-    batches: PairBatches
+    batches: Batches
     context: Context
     likelihood: Likelihood
     network: nn.Module

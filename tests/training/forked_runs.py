@@ -25,7 +25,7 @@ import torch
 
 from diffpref.cli import main, train  # noqa: F401
 from diffpref.evaluation.validation import ValidationPictures  # noqa: F401
-from diffpref.training.batches import PairBatches
+from diffpref.training.batches import Batches
 from diffpref.training.log import read_metrics
 from diffpref.training.trainer import Trainer  # noqa: F401
 
@@ -52,16 +52,16 @@ def work(job: dict[str, Any]) -> int:
 
 def kill_at(count: int) -> None:
     """Make this process kill itself when the ``count``-th micro-batch is asked for."""
-    batch, asked = PairBatches.batch, 0
+    batch, asked = Batches.batch, 0
 
-    def counted(self: PairBatches, items: Any) -> Any:
+    def counted(self: Batches, items: Any) -> Any:
         nonlocal asked
         asked += 1
         if asked == count:
             os.kill(os.getpid(), signal.SIGKILL)
         return batch(self, items)
 
-    PairBatches.batch = counted  # type: ignore[method-assign]
+    Batches.batch = counted  # type: ignore[method-assign]
 
 
 def run(job: dict[str, Any]) -> int:

@@ -47,10 +47,10 @@ def trainer(recipe_keys: Keys, source: Path, tmp_path: Path, **data: Any) -> Tra
 
 def shows(given: Trainer, index: int, visit: int, group: str, mirrored: bool) -> bool:
     """Whether a batch shows an image of a pair as it is, or mirrored, to the bit."""
-    batch, pair = given.batches.batch([(index, visit)]), given.batches.pairs[index]
+    batch, pair = given.batches.batch([(index, visit)]), given.batches.items[index]
     number = getattr(pair, group)
-    candidate = given.batches.records[pair.record_index].candidates[number]
-    latents = given.batches.cache.latents([candidate], [View(mirrored)])
+    candidate = given.batches.encoder.records[pair.record_index].candidates[number]
+    latents = given.batches.encoder.cache.latents([candidate], [View(mirrored)])
     noise = given.random.normal("posterior", [(*batch.keys[0], number)], latents.mean.shape[1:])
     return torch.equal(batch.media[group], latents.mean + latents.std * noise)
 
@@ -80,10 +80,10 @@ def test_random_crops_train_and_the_next_run_encodes_nothing(recipe_keys: Keys, 
     keys = {"random_crop": True, "random_flip": True, "views": 3, "resolution": 64}
     given = trainer(recipe_keys, pictures, tmp_path, **keys)
     assert all(np.isfinite(metrics["loss"]) for metrics in given.steps())
-    kept = len(given.batches.cache._tensors)
+    kept = len(given.batches.encoder.cache._tensors)
     assert kept == 6 * 2 * 3 + 7  # views of the images, and captions with the empty one
     again = trainer(recipe_keys, pictures, tmp_path, **keys)
-    assert len(again.batches.cache._tensors) == kept
+    assert len(again.batches.encoder.cache._tensors) == kept
 
 
 def test_soft_labels_are_refused_by_an_objective_that_would_ignore_them(recipe_keys: Keys, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_soft_labels_are_refused_by_an_objective_that_would_ignore_them(recipe_k
 def test_images_are_read_to_be_encoded_a_few_at_a_time_and_never_in_a_step(
     recipe_keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffpref.training.batches.AT_ONCE", 3)
+    monkeypatch.setattr("diffpref.training.encoders.denoising.AT_ONCE", 3)
     asked: list[int] = []
     encode = EncodedCache.encode_images
 
@@ -119,7 +119,7 @@ def test_images_are_read_to_be_encoded_a_few_at_a_time_and_never_in_a_step(
     trainer = Trainer(build_recipe(recipe_keys(data__cache=str(tmp_path / "own"), data__size_conditioning="original")))
     trainer.setup()
     assert asked == [9] * 5 + [3]  # 16 pairs, three images of each
-    trainer.batches.records = ()
+    trainer.batches.encoder.records = ()
     assert next(trainer.steps())["loss"] > 0
 
 
@@ -131,7 +131,7 @@ def test_a_recipe_says_what_the_columns_of_a_table_mean(recipe_keys: Keys, tmp_p
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "left_wins": 0.75}) + "\n")
     columns = {"prompt": "text_en", "first": "left", "second": "right", "probability": "left_wins"}
     given = trainer(recipe_keys, tmp_path / "pairs.jsonl", tmp_path, columns=columns)
-    assert [(pair.prompt, pair.chosen, pair.probability) for pair in given.batches.pairs] == [
+    assert [(pair.prompt, pair.chosen, pair.probability) for pair in given.batches.items] == [
         ("two", 1, 1.0),
         ("two", 0, 0.75),
     ]

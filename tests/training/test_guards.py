@@ -94,7 +94,7 @@ def test_row_10_a_loss_that_is_not_finite_stops_before_anything_changes(
     assert (update["update"], update["what"], update["gradient_norm"]) == (3, "loss", None)
     items = trainer.batches.sampler.batch(2, 2)
     assert [(one["record"].split("/")[0], one["visit"]) for one in update["records"]] == [
-        (trainer.batches.pairs[index].record_id, visit) for index, visit in items
+        (trainer.batches.items[index].record_id, visit) for index, visit in items
     ]
     for one in update["records"]:
         assert 0 <= one["timestep"] < 1000 and (one["rank"], one["micro_batch"]) == (0, 0)

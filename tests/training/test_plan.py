@@ -105,7 +105,7 @@ def test_all_mistakes_are_told_at_once(recipe_keys: Keys) -> None:
 
 def test_a_column_that_the_data_lack_is_said_before_a_model_is_loaded(recipe_keys: Keys) -> None:
     trainer = Trainer(build_recipe(recipe_keys(objective="toy_soft", model__path="/nowhere")))
-    with pytest.raises(DataError, match="need the columns preference; the data give none"):
+    with pytest.raises(DataError, match="need the columns preference; the data give chosen_score, "):
         trainer.setup()
 
 

@@ -198,6 +198,6 @@ def test_a_reward_scores_and_its_scores_train(recipe_keys: Keys, scored_store: P
     keys = recipe_keys(data__source=str(tmp_path / "redder"), data__score="toy_redness")
     trainer = Trainer(build_recipe(keys))
     assert finite(list(trainer.steps()))
-    for pair in trainer.batches.pairs:
+    for pair in trainer.batches.items:
         values = [s.value for c in records[pair.record_index].candidates for s in c.scores if s.name == "toy_redness"]
         assert values[pair.chosen] == max(values) and values[pair.rejected] == min(values)

@@ -142,7 +142,7 @@ def test_a_soft_preference_reaches_the_objective(recipe_keys: Keys, scored_store
     trainer = Trainer(build_recipe(keys))
     steps = trainer.steps()
     assert next(steps)["loss"] == pytest.approx(math.log(2), abs=1e-6)  # for any preference
-    assert [pair.chosen for pair in trainer.batches.pairs] == [0, 0, 1, 0]
+    assert [pair.chosen for pair in trainer.batches.items] == [0, 0, 1, 0]
     items = trainer.batches.sampler.batch(1, 4)
     batch = trainer.batches.batch(items)
     torch.testing.assert_close(batch.columns["preference"], torch.tensor([said[index] for index, _ in items]))

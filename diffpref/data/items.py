@@ -1,0 +1,94 @@
+"""What training reads: items, each some candidates of one record with what is known of them, and the views they are of.
+
+A view is chosen by the groups that objective and method ask for. Which of two candidates is the better one is decided
+in `diffpref.data.pairs` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
+
+from diffpref.core.errors import ConfigError
+
+__all__ = ["COMPANIONS", "IMPLIED", "VIEWS", "Item", "given_columns", "is_soft", "view_of"]
+
+Value: TypeAlias = "float | tuple[float, ...]"
+
+VIEWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"pairs": ("chosen", "rejected"), "points": ("",), "lists": ("list",)}
+)
+"""View -> the groups that its items hold; ``""`` is pointwise data, a candidate and its label."""
+COMPANIONS = ("mismatched",)
+"""Groups that every view can have: what another record's item holds, under this one's prompt."""
+IMPLIED: Mapping[str, float] = MappingProxyType({"preference": 1.0, "weight": 1.0})
+"""What a column is where nothing is told: a column that is so throughout is not handed on."""
+
+
+class Item(Protocol):
+    """Candidates of a record, and what is known of them."""
+
+    @property
+    def record_index(self) -> int:
+        """Position of the record in its source."""
+        ...
+
+    @property
+    def record_id(self) -> str:
+        """Of the record."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Of the record."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Of the item's random draws; no two items of a view share one."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, int | tuple[int, ...]]:
+        """Group -> position of the candidate, or of the candidates of ``list``."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, Value]:
+        """Vocabulary name -> number, or a number for each candidate of the list."""
+        ...
+
+
+def view_of(groups: Collection[str]) -> str:
+    """Return the view whose items hold all of some groups, companions aside.
+
+    Raises:
+        ConfigError: none does; the message says which groups go together.
+
+    >>> view_of({"chosen"}), view_of({"", "mismatched"})
+    ('pairs', 'points')
+    """
+    asked = set(groups) - set(COMPANIONS)
+    for view, held in VIEWS.items():
+        if asked and asked <= set(held):
+            return view
+    told = "; ".join(f"{view}: {_told(held)}" for view, held in VIEWS.items())
+    raise ConfigError(f"no data hold {_told(sorted(asked)) or 'no group'} samples together; there are {told}")
+
+
+def _told(groups: Collection[str]) -> str:
+    return ", ".join(group or "single" for group in groups)
+
+
+def given_columns(items: Sequence[Item]) -> frozenset[str]:
+    """Return the columns that every item has, without those that say nothing."""
+    common = frozenset.intersection(*(frozenset(item.columns) for item in items)) if items else frozenset()
+    return frozenset(
+        name for name in common if name not in IMPLIED or any(item.columns[name] != IMPLIED[name] for item in items)
+    )
+
+
+def is_soft(items: Sequence[Item]) -> bool:
+    """Whether a label of the items is no certain win."""
+    return "preference" in given_columns(items)

@@ -1,0 +1,111 @@
+"""The point view: single candidates, each good or bad, without a partner.
+
+Labels that the candidates carry decide; where none does, or a score is named, the winners of the pair view are good and
+its losers bad.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffpref.core.contracts import Record
+from diffpref.core.errors import DataError
+from diffpref.data.pairs import pair_view
+
+__all__ = ["Point", "point_view"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate of a record and whether it is good.
+
+    Args:
+        record_index: position in the records that the view was made of.
+        record_id: of the record.
+        prompt: of the record.
+        candidate: its position among the candidates.
+        label: 1 = good, 0 = bad.
+        weight: multiplies the loss.
+        occurrence: how many points of the same candidate the view lists before this one.
+    """
+
+    record_index: int
+    record_id: str
+    prompt: str
+    candidate: int
+    label: float
+    weight: float = 1.0
+    occurrence: int = 0
+
+    @property
+    def key(self) -> str:
+        """Of the point's random draws; the label is not part of it."""
+        return f"{self.record_id}/{self.candidate}" + (f"#{self.occurrence}" if self.occurrence else "")
+
+    @property
+    def groups(self) -> Mapping[str, int]:
+        """The candidate, in the group of pointwise data."""
+        return {"": self.candidate}
+
+    @property
+    def columns(self) -> Mapping[str, float]:
+        """Label and weight."""
+        return {"label": self.label, "weight": self.weight}
+
+
+def point_view(records: Sequence[Record], score: str | None = None, **pairing: Any) -> list[Point]:
+    """Return the labelled candidates of records, in their order.
+
+    Args:
+        records: of a store or a plain table.
+        score: the reward whose pairs give winners and losers; None: labels, else judgements.
+        pairing: how pairs are made where there are no labels, as for `diffpref.data.pairs.pair_view`.
+
+    Raises:
+        DataError: a label is neither 0 nor 1; there are no labels, and no pairs either; or pairs of soft labels.
+    """
+    if score is None and any(c.label is not None for record in records for c in record.candidates):
+        return list(_labelled(records))
+    try:
+        pairs = pair_view(records, score=score, **pairing)
+    except DataError as error:
+        raise DataError(
+            f"no candidate has a label (0 or 1), which an objective of single samples needs, and for winners and"
+            f" losers instead: {error}"
+        ) from error
+    soft = sum(pair.probability != 1.0 for pair in pairs)
+    if soft:
+        raise DataError(
+            f"{soft} of {len(pairs)} pairs have soft labels or are ties, of which neither side is plainly good or bad;"
+            " drop ties (data.drop_ties), or give candidates labels of 0 or 1"
+        )
+    seen: Counter[tuple[int, int]] = Counter()
+    points = []
+    for pair in pairs:
+        for candidate, label in ((pair.chosen, 1.0), (pair.rejected, 0.0)):
+            place = (pair.record_index, candidate)
+            points.append(
+                Point(pair.record_index, pair.record_id, pair.prompt, candidate, label, pair.weight, seen[place])
+            )
+            seen[place] += 1
+    return points
+
+
+def _labelled(records: Sequence[Record]) -> Iterator[Point]:
+    without = 0
+    for index, record in enumerate(records):
+        for number, candidate in enumerate(record.candidates):
+            if candidate.label is None:
+                without += 1
+            elif candidate.label not in (0.0, 1.0):
+                raise DataError(f"record {record.id!r}: a candidate's label must be 0 or 1, got {candidate.label}")
+            else:
+                yield Point(index, record.id, record.prompt, number, float(candidate.label))
+    if without:
+        logger.info("left out: %d candidates without a label", without)

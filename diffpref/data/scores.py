@@ -1,0 +1,115 @@
+"""Scores of candidates, and the win rates that follow from scores or judgements."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.errors import DataError
+from diffpref.ranking import num_unscored
+
+__all__ = ["FEW", "UNSCORED", "judged_win_rates", "kinds_of_scores", "read_scores", "score_of", "scored_win_rates"]
+
+UNSCORED = "candidates without a finite score"
+FEW = "records of fewer than two candidates"
+
+
+def score_of(candidate: Candidate, name: str) -> float:
+    """Return a candidate's score by ``name`` or ``name@version``; NaN where it has none.
+
+    Raises:
+        DataError: scores of two versions and no ``@version`` that tells which is meant.
+    """
+    wanted, _, version = name.partition("@")
+    found = [s for s in candidate.scores if s.name == wanted and version in ("", s.version)]
+    if len({s.version for s in found}) > 1:
+        versions = ", ".join(f"{wanted}@{s.version}" for s in found)
+        raise DataError(f"a candidate has scores of several versions of {wanted}; say which: {versions}")
+    return found[-1].value if found else math.nan
+
+
+def read_scores(
+    records: Sequence[Record], score: str, max_unusable: float, left_out: Counter[str]
+) -> list[list[float]]:
+    """Return the scores of every record's candidates, NaN where one has none.
+
+    Args:
+        records: of a source.
+        score: ``name`` or ``name@version``.
+        max_unusable: the largest share of values that are there but NaN or infinite.
+        left_out: what is not usable is counted into it.
+
+    Raises:
+        DataError: too many values are NaN or infinite.
+    """
+    read: list[list[float]] = []
+    given = not_finite = 0
+    for record in records:
+        scores = [score_of(candidate, score) for candidate in record.candidates]
+        unscored, there = num_unscored(scores), sum(_is_scored(candidate, score) for candidate in record.candidates)
+        given, not_finite = given + there, not_finite + unscored - (len(scores) - there)
+        left_out += Counter({UNSCORED: unscored, FEW: int(len(scores) < 2)})
+        read.append(scores)
+    if not_finite > max_unusable * given:
+        raise DataError(
+            f"{not_finite} of {given} {score} scores are NaN or infinite, more than {max_unusable:.1%}; score them"
+            " again, or raise data.max_unusable"
+        )
+    return read
+
+
+def _is_scored(candidate: Candidate, name: str) -> bool:
+    wanted, _, version = name.partition("@")
+    return any(s.name == wanted and version in ("", s.version) for s in candidate.scores)
+
+
+def kinds_of_scores(records: Sequence[Record]) -> Counter[str]:
+    """Return how many scores of each name there are."""
+    return Counter(s.name for record in records for candidate in record.candidates for s in candidate.scores)
+
+
+def scored_win_rates(scores: Sequence[float], scale: float = 1.0) -> list[float]:
+    """Return each candidate's mean probability to beat the candidates of its record, itself (1/2) among them.
+
+    P(i beats j) = sigmoid(scale * (score_i - score_j)), as in SPPO (Wu et al., arXiv:2405.00675). NaN without a score.
+
+    >>> [round(rate, 4) for rate in scored_win_rates([0.0, 100.0])]
+    [0.25, 0.75]
+    """
+    finite = [score for score in scores if math.isfinite(score)]
+
+    def rate(own: float) -> float:
+        return math.fsum(_sigmoid(scale * (own - other)) for other in finite) / len(finite)
+
+    return [rate(score) if math.isfinite(score) else math.nan for score in scores]
+
+
+def judged_win_rates(size: int, judgements: Sequence[Judgement]) -> list[float]:
+    """Return each candidate's mean probability to win by judgements, with 1/2 against itself; NaN where none judges it.
+
+    Args:
+        size: number of candidates.
+        judgements: of whole candidates, all of one aspect.
+    """
+    won: list[list[tuple[float, float]]] = [[] for _ in range(size)]
+    for judgement in judgements:
+        won[judgement.first].append((judgement.weight, judgement.probability))
+        won[judgement.second].append((judgement.weight, 1.0 - judgement.probability))
+    return [_mean(against) for against in won]
+
+
+def _mean(against: Sequence[tuple[float, float]]) -> float:
+    """Return the weighted mean of what was won, with a half of mean weight for the draw against oneself."""
+    total = math.fsum(weight for weight, _ in against)
+    if not against:
+        return math.nan
+    if not total:
+        against, total = [(1.0, p) for _, p in against], float(len(against))
+    own = total / len(against)
+    return (math.fsum(weight * p for weight, p in against) + 0.5 * own) / (total + own)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
