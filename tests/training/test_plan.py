@@ -71,7 +71,7 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
             "method: 'dpo' is an objective, not a method; put it under objective. Methods: diffusion_dpo",
         ),
         ({"method": "difusion_dpo"}, "method: unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'?"),
-        ({"objective": "dop"}, "objective[0]: unknown objective 'dop'; did you mean 'dpo'?"),
+        ({"objective": "nlll"}, "objective[0]: unknown objective 'nlll'; did you mean 'nll'?"),
         ({"objective": {"dpo": {"bta": 1}}}, "objective[0].dpo.bta: unknown option; did you mean 'beta'?"),
         ({"model__family": "sdx"}, "model.family: unknown family 'sdx'; did you mean 'sdxl'?"),
         ({"adapter": {"kind": "full", "dora": True}}, "adapter.dora: is a LoRA's; with adapter.kind full"),
