@@ -19,27 +19,36 @@ from diffpref.objectives.label_noise import cdpo, rdpo
 from diffpref.objectives.length import ln_dpo, r_dpo
 from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.nll import nll
+from diffpref.objectives.odds_ratio import asft, orpo
+from diffpref.objectives.reference_free import alphapo, cpo, simpo
+from diffpref.objectives.regularized import rpo
 
 __all__ = [
     "Composition",
     "Objective",
     "ObjectiveSpec",
+    "alphapo",
+    "asft",
     "cdpo",
     "compose",
+    "cpo",
     "dpo",
     "dpop",
     "ipo",
     "ln_dpo",
     "nll",
     "objective",
+    "orpo",
     "r_dpo",
     "rdpo",
     "reduce_sums",
     "registry",
     "reward_metrics",
+    "rpo",
     "rso",
     "rso_hinge",
     "rso_sigmoid_norm",
+    "simpo",
     "slic_hf",
     "slic_hf_target",
 ]

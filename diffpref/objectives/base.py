@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     Any,
     Generic,
@@ -70,6 +70,7 @@ class ObjectiveSpec:
         domain: tensor -> (lowest, highest) value for which the formula is meant, both allowed; outside of it the
             objective raises, or stays finite.
         same_as: the objective whose function this is with other constants, ``""`` where it is a function of its own.
+        coupled_by: option -> the values with which records are coupled; with others each loss is a record's own.
     """
 
     name: str
@@ -87,6 +88,12 @@ class ObjectiveSpec:
     stops: tuple[str, ...]
     domain: Mapping[str, tuple[float, float]]
     same_as: str = ""
+    coupled_by: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def coupling_of(self, options: BaseModel) -> Literal["batch"] | None:
+        """Return ``"batch"`` when a loss depends on the other records of the batch under these options."""
+        coupled = all(getattr(options, option) in values for option, values in self.coupled_by.items())
+        return self.coupling if coupled else None
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -169,6 +176,7 @@ def objective(
     stops: tuple[str, ...] = (),
     domain: Mapping[str, tuple[float, float]] | None = None,
     same_as: str = "",
+    coupled_by: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Callable[[Callable[P, R]], Objective[P, R]]:
     """Register a function as an objective and put the checks that all share before it.
 
@@ -191,6 +199,7 @@ def objective(
         stops: trained tensors that enter as a constant too (stop-gradient).
         domain: tensor -> (lowest, highest) for which the formula is meant; outside it must raise or stay finite.
         same_as: the objective whose function this is with other constants.
+        coupled_by: option -> the values with which ``coupling`` holds; not given: always.
 
     Raises:
         ConfigError: a parameter is not keyword-only, a tensor's name does not parse, the name is taken, or what is said
@@ -222,6 +231,7 @@ def objective(
             stops,
             dict(domain or {}),
             same_as,
+            dict(coupled_by or {}),
         )
 
         @functools.wraps(function)

@@ -70,7 +70,7 @@ class Composition:
     @property
     def coupling(self) -> str | None:
         """``"batch"`` when any term couples the records of a batch."""
-        return next((term.spec.coupling for term in self.terms if term.spec.coupling), None)
+        return "batch" if any(term.spec.coupling_of(term.options) for term in self.terms) else None
 
     @property
     def effective_options(self) -> list[dict[str, dict[str, Any]]]:

@@ -29,7 +29,12 @@ SITUATIONS = [
     for optional, options in situations(registry.get(name).spec)
 ]
 in_all_situations = pytest.mark.parametrize(("name", "optional", "options"), SITUATIONS)
-APART = [case for case in SITUATIONS if registry.get(case.values[0]).spec.coupling is None]
+APART = [
+    case
+    for case in SITUATIONS
+    for spec in [registry.get(case.values[0]).spec]
+    if spec.coupling_of(options_of(spec, case.values[2])) is None
+]
 LISTED = [
     case
     for case in SITUATIONS

@@ -49,9 +49,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Objective[..., Terms]:
 def test_a_composition_asks_for_what_its_terms_name() -> None:
     both = compose([("dpo", {}), ("nll", {"coefficient": 0.5})])
     assert both.tensors == ("chosen_log_ratio", "rejected_log_ratio", "policy_chosen_logps")
-    assert both.optional == ("preference",)
+    assert both.optional == ("preference", "chosen_length")
     assert both.roles == {"policy", "reference"} and both.groups == {"chosen", "rejected"}
     assert both.coupling is None
+
+
+def test_records_are_coupled_only_by_the_options_that_couple_them() -> None:
+    assert compose([("dpo", {}), ("rpo", {})], "tokens").coupling == "batch"
+    assert compose([("dpo", {}), ("rpo", {"nll": "token_mean_seq"})], "tokens").coupling is None
+    assert compose([("rpo", {})], "denoising").coupling is None
 
 
 def test_a_reference_free_objective_runs_no_reference() -> None:

@@ -169,6 +169,6 @@ def test_ipo_of_a_tie_is_least_where_the_two_are_equally_likely() -> None:
 
 def test_nll_imitates_an_uncertain_choice_less() -> None:
     logps, preference = tensor(-2.0, -8.0), tensor(1.0, 0.5)
-    terms = objectives.nll(policy_chosen_logps=logps, preference=preference)
+    terms = objectives.nll(policy_chosen_logps=logps, preference=preference, normalization="seq_sum")
     assert torch.equal(terms.losses, -logps) and torch.equal(terms.weights, preference)
-    assert torch.equal(objectives.nll(policy_chosen_logps=logps), -logps)
+    assert torch.equal(objectives.nll(policy_chosen_logps=logps, normalization="seq_sum"), -logps)

@@ -1,7 +1,27 @@
 """Identities of the core pairwise and pointwise losses: statement -> the two sides, given tensors by their names."""
 
-from diffpref.objectives import cdpo, dpo, dpop, ln_dpo, r_dpo, rdpo, rso, rso_hinge, rso_sigmoid_norm, slic_hf
-from diffpref.objectives import slic_hf_target as slic_target
+import torch
+
+from diffpref.objectives import (
+    alphapo,
+    asft,
+    cdpo,
+    cpo,
+    dpo,
+    dpop,
+    ln_dpo,
+    nll,
+    orpo,
+    r_dpo,
+    rdpo,
+    rpo,
+    rso,
+    rso_hinge,
+    rso_sigmoid_norm,
+    simpo,
+    slic_hf,
+    slic_hf_target,
+)
 
 RATIOS = "chosen_log_ratio rejected_log_ratio"
 SOFT = f"{RATIOS} preference"
@@ -15,6 +35,15 @@ def margin(x, beta=1.0):
 
 def swapped(x):
     return {"chosen_log_ratio": x["rejected_log_ratio"], "rejected_log_ratio": x["chosen_log_ratio"]}
+
+
+def uniform(x):
+    """Log-ratios against a reference that finds everything equally likely."""
+    return {"chosen_log_ratio": x["policy_chosen_logps"], "rejected_log_ratio": x["policy_rejected_logps"]}
+
+
+def reduced(terms):
+    return (terms.weights * terms.losses).sum() / terms.weights.sum()
 
 
 TABLE = {
@@ -46,7 +75,7 @@ TABLE = {
         0.5 * rso_hinge(**x(LOGPS), preference=x["preference"], beta=2.0),
     ),
     "slic_hf with the chosen sample as target": lambda x: (
-        slic_target(**x(LOGPS), policy_gold_logps=x["policy_chosen_logps"]),
+        slic_hf_target(**x(LOGPS), policy_gold_logps=x["policy_chosen_logps"]),
         slic_hf(**x(LOGPS)),
     ),
     "dpop without penalty is dpo": lambda x: (dpop(**x(SOFT), dpop_lambda=0.0), dpo(**x(SOFT), beta=0.3)),
@@ -70,5 +99,77 @@ TABLE = {
     "r_dpo of equal lengths is dpo": lambda x: (
         r_dpo(**x(SOFT), chosen_length=x.one, rejected_length=x.one, length_weight=0.5),
         dpo(**x(SOFT)),
+    ),
+    "rpo without imitation is dpo": lambda x: (
+        rpo(**x(f"{SOFT} policy_chosen_logps"), beta=0.1, nll_weight=0.0, nll="seq_sum"),
+        dpo(**x(SOFT)),
+    ),
+    "rpo is dpo and nll, composed": lambda x: (
+        rpo(**x(f"{RATIOS} policy_chosen_logps"), beta=0.1, nll_weight=0.3, nll="seq_sum"),
+        dpo(**x(RATIOS)) + 0.3 * nll(**x("policy_chosen_logps"), normalization="seq_sum"),
+    ),
+    "rpo's mean over the batch's tokens is nll's": lambda x: (
+        rpo(**x(f"{RATIOS} policy_chosen_logps chosen_length"), beta=0.1, nll_weight=0.3).mean(),
+        dpo(**x(RATIOS)).mean() + 0.3 * reduced(nll(**x("policy_chosen_logps chosen_length"))),
+    ),
+    "rpo as its paper is vpo on the chosen sample, to a constant of the reference": lambda x: (
+        rpo(**x(f"{RATIOS} policy_chosen_logps"), beta=0.2, nll_weight=0.3, nll="paper"),
+        dpo(**x(RATIOS), beta=0.2)
+        - 0.3 * 0.2 * x["chosen_log_ratio"]
+        - 0.3 * 0.2 * (x["policy_chosen_logps"] - x["chosen_log_ratio"]),
+    ),
+    "cpo without imitation is dpo with a uniform reference": lambda x: (
+        cpo(**x(f"{LOGPS} preference"), nll_weight=0.0, nll="seq_sum"),
+        dpo(**uniform(x), preference=x["preference"]),
+    ),
+    "cpo's hinge is rso_hinge": lambda x: (
+        cpo(**x(f"{LOGPS} preference"), beta=0.4, nll_weight=0.0, nll="seq_sum", link="hinge"),
+        rso_hinge(**x(f"{LOGPS} preference"), beta=0.4),
+    ),
+    "simpo without margin is cpo of means": lambda x: (
+        simpo(**x(f"{LOGPS} {LENGTHS} preference"), gamma_beta_ratio=0.0),
+        cpo(**x(f"{LOGPS} {LENGTHS} preference"), beta=2.0, nll_weight=0.0, length_normalize=True),
+    ),
+    "simpo without margin, of equal lengths, is cpo with beta by the length": lambda x: (
+        simpo(**x(LOGPS), chosen_length=8 * x.one, rejected_length=8 * x.one, gamma_beta_ratio=0.0),
+        cpo(**x(LOGPS), beta=0.25, nll_weight=0.0, nll="seq_sum"),
+    ),
+    "simpo does not see a repetition of every token": lambda x: (
+        simpo(**{key: 2 * tensor for key, tensor in x(f"{LOGPS} {LENGTHS}").items()}),
+        simpo(**x(f"{LOGPS} {LENGTHS}")),
+    ),
+    "alphapo without bend is simpo": lambda x: (
+        alphapo(**x(f"{LOGPS} {LENGTHS} preference"), alpha=0.0, gamma=0.5),
+        simpo(**x(f"{LOGPS} {LENGTHS} preference"), gamma_beta_ratio=0.25),
+    ),
+    "alphapo with a vanishing bend is simpo": lambda x: (
+        alphapo(**x(f"{LOGPS} {LENGTHS}"), alpha=1e-10, gamma=0.5),
+        simpo(**x(f"{LOGPS} {LENGTHS}"), gamma_beta_ratio=0.25),
+    ),
+    "orpo without odds is nll": lambda x: (
+        orpo(**x(f"{LOGPS} {LENGTHS}"), odds_weight=0.0).mean(),
+        reduced(nll(**x("policy_chosen_logps chosen_length"))),
+    ),
+    "orpo's odds do not see a repetition of every token": lambda x: (
+        orpo(**{key: 2 * tensor for key, tensor in x(f"{LOGPS} {LENGTHS}").items()}, nll_weight=0.0),
+        orpo(**x(f"{LOGPS} {LENGTHS}"), nll_weight=0.0),
+    ),
+    "orpo of equal samples is nll and its share of ln 2": lambda x: (
+        orpo(
+            policy_chosen_logps=x["policy_chosen_logps"],
+            policy_rejected_logps=x["policy_chosen_logps"],
+            nll="seq_sum",
+            length_normalize=False,
+        ),
+        nll(**x("policy_chosen_logps"), normalization="seq_sum") + 0.1 * torch.log(2 * x.one),
+    ),
+    "asft is a louder nll and unlikelihood": lambda x: (
+        asft(**x(LOGPS), align_weight=0.3, length_normalize=False),
+        -1.3 * x["policy_chosen_logps"] - 0.3 * torch.log1p(-x["policy_rejected_logps"].exp()),
+    ),
+    "asft does not compare: a sum of what each sample says alone": lambda x: (
+        asft(**x(LOGPS), length_normalize=False),
+        asft(policy_chosen_logps=x["policy_chosen_logps"], policy_rejected_logps=-50 * x.one, length_normalize=False)
+        + asft(policy_chosen_logps=x.zero, policy_rejected_logps=x["policy_rejected_logps"], length_normalize=False),
     ),
 }
