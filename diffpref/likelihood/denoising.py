@@ -18,6 +18,10 @@ from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, 
 
 __all__ = ["DenoisingLikelihood"]
 
+SCALARS = ("logps", "log_ratio", "errors")
+NO_LENGTH = "a denoiser's samples have no length; choose an objective, or options of it, that needs none"
+NO_SEGMENTS = "segments are the frames of a video, which no family makes yet; an image's units are its draws: token"
+
 
 @registry.register("denoising")
 @dataclass(frozen=True)
@@ -43,11 +47,15 @@ class DenoisingLikelihood:
     snr_gamma: float = 5.0
     trained: frozenset[str] = frozenset({"policy"})
 
-    provides: ClassVar[frozenset[str]] = frozenset({"logps", "log_ratio", "errors", "prediction"})
-    from_raw: ClassVar[frozenset[str]] = provides - {"prediction"}
+    provides: ClassVar[frozenset[str]] = frozenset({*SCALARS, "kl", "prediction", "token_mask"}) | {
+        f"token_{quantity}" for quantity in (*SCALARS, "kl")
+    }
+    from_raw: ClassVar[frozenset[str]] = provides - {"prediction", "kl", "token_kl"}
     raw_names: ClassVar[tuple[str, ...]] = ("errors",)
 
-    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    lacks: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"length": NO_LENGTH} | {f"segment_{quantity}": NO_SEGMENTS for quantity in (*SCALARS, "kl", "mask")}
+    )
 
     @classmethod
     def build(cls, family: Any, settings: Any, trained: frozenset[str]) -> DenoisingLikelihood:
@@ -68,13 +76,19 @@ class DenoisingLikelihood:
         - ``<role>_<group>_logps``: -0.5 * kappa * errors.
         - ``<group>_log_ratio``, ``<role>_<group>_log_ratio``: logps of the policy, or of the role, minus the
           reference's.
+        - ``<group>_kl``, ``<role>_<group>_kl``: 0.5 * kappa * mean squared difference of the predictions of the policy,
+          or of the role, and the reference: KL(reference || policy) of two Gaussian steps of equal variance, weighted
+          as the error is; not from a bank.
         - ``<role>_<group>_prediction``: what the network said, (B, ...); only of a single draw, and not from a bank.
 
         Each other is (B,) or, for ``list``, (B, K): row ``rows.groups[group]`` of the flat batch, for pointwise names
         ``rows.groups[""]``. Where a row is absent (-1) the value is 0 without gradient, so mask it.
 
         With ``rows.draws`` = n the flat batch holds the draws one after another (draw-major): row numbers count within
-        the first N / n rows, row r of draw d is ``d * N / n + r``, and logps and errors are means over the n draws.
+        the first N / n rows, row r of draw d is ``d * N / n + r``, and logps, errors and kl are means over the n draws.
+        These draws are the units of a denoiser: ``<group>_token_log_ratio``, and the others with ``token`` before the
+        quantity, are (B, n), or (B, K, n), one number a draw, and ``<group>_token_mask`` says 1 where there is one. A
+        sum over units is n times the value of the whole.
 
         Gradient flows into the trained roles alone, and not into groups of ``rows.no_grad``.
 
@@ -95,20 +109,35 @@ class DenoisingLikelihood:
                 raise ConfigError(f"likelihood 'denoising': {', '.join(names)} needs role '{role}', which did not run")
             error = self.raw(outputs[role], rows, role)["errors"]
             error = error if role in self.trained else error.detach()
-            weight = self._kappa(rows).to(error.dtype)
-            errors[role], logps[role] = _mean_draws(error, rows), _mean_draws(-0.5 * weight * error, rows)
+            errors[role], logps[role] = error, -0.5 * self._kappa(rows).to(error.dtype) * error
         result = {}
         for name in parsed:
-            role = name.role or "policy"
+            role, index = name.role or "policy", rows.groups[name.group]
+            if name.quantity == "mask":
+                result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, rows.draws)
+                continue
+            reduced = _split_draws if name.unit else _mean_draws
             if name.quantity == "prediction":
                 values = self._prediction(name, outputs[role], rows)
+            elif name.quantity == "kl":
+                values = reduced(self._kl(name, role, outputs, rows), rows)
             elif name.quantity == "log_ratio":
-                values = logps[role] - logps["reference"]
+                values = reduced(logps[role], rows) - reduced(logps["reference"], rows)
             else:
-                values = (errors if name.quantity == "errors" else logps)[role]
+                values = reduced((errors if name.quantity == "errors" else logps)[role], rows)
             values = values.detach() if name.group in rows.no_grad else values
-            result[str(name)] = _gather(values, rows.groups[name.group])
+            result[str(name)] = _gather(values, index)
         return result
+
+    def _kl(self, name: Name, role: str, outputs: Mapping[str, Tensors], rows: Rows) -> Tensor:
+        """Return (N,) divergences of a role from the reference, whose own weights they leave alone."""
+        if any("prediction" not in outputs[one] for one in (role, "reference")):
+            raise ConfigError(f"likelihood 'denoising': '{name}' needs the whole answers of two roles, not from a bank")
+        own, reference = outputs[role]["prediction"], outputs["reference"]["prediction"].detach()
+        own = own if role in self.trained else own.detach()
+        dtype = torch.promote_types(torch.promote_types(own.dtype, reference.dtype), torch.float32)
+        apart = (own.to(dtype) - reference.to(dtype)).square().flatten(1).mean(dim=1)
+        return 0.5 * self._kappa(rows).to(dtype) * apart
 
     def _prediction(self, name: Name, answers: Tensors, rows: Rows) -> Tensor:
         if "prediction" not in answers or rows.draws != 1:
@@ -117,12 +146,12 @@ class DenoisingLikelihood:
         return values if name.role in self.trained else values.detach()
 
     def _check(self, name: Name, rows: Rows) -> Name:
-        if name.kind != "model" or name.unit or name.quantity not in self.provides:
-            known = ", ".join(sorted(self.provides))
-            raise ConfigError(
-                f"likelihood 'denoising' does not provide '{name}'; it provides {known} of whole samples, with a role "
-                f"(log_ratio without one compares policy and reference)"
+        if name.form not in self.provides or (name.kind != "model" and name.quantity != "mask"):
+            known = self.lacks.get(name.form) or (
+                f"it provides {', '.join(sorted(self.provides))}, with a role (log_ratio and kl without one compare"
+                " policy and reference)"
             )
+            raise ConfigError(f"likelihood 'denoising' does not provide '{name}'; {known}")
         if name.group not in rows.groups:
             raise ConfigError(f"'{name}' needs group '{name.group}'; the method prepared {', '.join(rows.groups)}")
         return name
@@ -163,11 +192,17 @@ class DenoisingLikelihood:
 
 
 def _mean_draws(values: Tensor, rows: Rows) -> Tensor:
-    if rows.draws == 1:
-        return values
+    return values if rows.draws == 1 else _by_draw(values, rows).mean(dim=0)
+
+
+def _split_draws(values: Tensor, rows: Rows) -> Tensor:
+    return _by_draw(values, rows).T
+
+
+def _by_draw(values: Tensor, rows: Rows) -> Tensor:
     if len(values) % rows.draws:
         raise ShapeError(f"likelihood 'denoising': {len(values)} rows cannot hold {rows.draws} draws each")
-    return values.view(rows.draws, -1).mean(dim=0)
+    return values.view(rows.draws, -1)
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:

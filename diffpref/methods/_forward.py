@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from diffpref.core.contracts import Batch, Conditioning, Context, Rows, Tensors
 from diffpref.core.errors import ConfigError
 from diffpref.schedules import DiscreteSchedule
 
-__all__ = ["Dropped", "drop_prompts", "forward_rows"]
+__all__ = ["Dropped", "drop_prompts", "forward_rows", "join_draws"]
 
 
 Dropped = Literal["encode", "zeros"]
@@ -50,26 +51,44 @@ def forward_rows(
 
     Args:
         schedule: alphas and the prediction type.
-        groups: name -> (clean latents, noise of the target, noise of the input), (B, C, H, W) each.
-        timesteps: (B,) int64, the same for all groups.
+        groups: name -> (clean latents, noise of the target, noise of the input), (B, C, H, W) each; for ``list``
+            (B, K, C, H, W) each.
+        timesteps: (B,) int64, the same for all groups and for every candidate of a list.
         conditioning: B rows, the same for all groups.
-        columns: handed on.
+        columns: handed on; where ``list_mask`` is 0, a list has no row.
     """
     size = len(timesteps)
     if any(len(clean) != size for clean, _, _ in groups.values()):
         raise ConfigError("all groups of a batch must have the same number of records")
-    noisy = [schedule.add_noise(clean, given, timesteps) for clean, _, given in groups.values()]
-    target = [schedule.target(clean, noise, timesteps) for clean, noise, _ in groups.values()]
-    rows = torch.arange(size * len(groups), device=timesteps.device).view(len(groups), size)
+    noisy, target, times, told, numbers, first = [], [], [], [], {}, 0
+    for name, (clean, noise, given) in groups.items():
+        length = clean.shape[1] if name == "list" else 1
+        own, rows = timesteps, torch.arange(first, first + size * length, device=timesteps.device)
+        if name == "list":
+            clean, noise, given = clean.flatten(0, 1), noise.flatten(0, 1), given.flatten(0, 1)
+            own, rows = own.repeat_interleave(length), rows.view(size, length)
+        noisy.append(schedule.add_noise(clean, given, own))
+        target.append(schedule.target(clean, noise, own))
+        times.append(own)
+        told.append(conditioning if length == 1 else conditioning.take(rows.flatten().sub(first) // length))
+        there = columns.get("list_mask") if name == "list" else None
+        numbers[name] = rows if there is None else torch.where(there > 0, rows, -1)
+        first += size * length
     return Rows(
         likelihood="denoising",
-        inputs={
-            "noisy": torch.cat(noisy),
-            "timesteps": timesteps.repeat(len(groups)),
-            "target": torch.cat(target),
-        },
-        conditioning=Conditioning.concatenate([conditioning] * len(groups)),
-        groups=dict(zip(groups, rows, strict=True)),
+        inputs={"noisy": torch.cat(noisy), "timesteps": torch.cat(times), "target": torch.cat(target)},
+        conditioning=Conditioning.concatenate(told),
+        groups=numbers,
         columns=columns,
         schedule=schedule,
     )
+
+
+def join_draws(draws: Sequence[Rows]) -> Rows:
+    """Return several (timestep, noise) draws of the same samples as one batch, one draw after another."""
+    first = draws[0]
+    if len(draws) == 1:
+        return first
+    inputs = {name: torch.cat([rows.inputs[name] for rows in draws]) for name in first.inputs}
+    conditioning = Conditioning.concatenate([rows.conditioning for rows in draws])
+    return replace(first, inputs=inputs, conditioning=conditioning, draws=len(draws))

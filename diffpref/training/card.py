@@ -72,8 +72,8 @@ def model_card(
             _told(name, options) for term in plan.composition.effective_options for name, options in term.items()
         ),
         "trained": f"{recipe.adapter.kind}, {recipe.training.steps:,} updates of"
-        f" {recipe.training.records_per_update} pairs, learning rate {recipe.optim.learning_rate:g}",
-        "data": f"{_shown(recipe.data.source)[0]}: {data['pairs']:,} pairs, digest `{data['content']}`",
+        f" {recipe.training.records_per_update} {plan.view}, learning rate {recipe.optim.learning_rate:g}",
+        "data": f"{_shown(recipe.data.source)[0]}: {data[plan.view]:,} {plan.view}, digest `{data['content']}`",
         "seed": str(recipe.seed),
         "libraries": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
     }

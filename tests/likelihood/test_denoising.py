@@ -351,8 +351,9 @@ def test_what_cannot_be_answered_is_said() -> None:
     for name, message in (
         ("chosen_log_ratio", "needs role 'reference', which did not run"),
         ("policy_rejected_logps", "needs group 'rejected'; the method prepared chosen"),
-        ("policy_chosen_token_logps", "does not provide 'policy_chosen_token_logps'"),
-        ("chosen_kl", "does not provide 'chosen_kl'"),
+        ("policy_chosen_segment_logps", "does not provide 'policy_chosen_segment_logps'; segments are the frames of a"),
+        ("chosen_length", "does not provide 'chosen_length'; a denoiser's samples have no length"),
+        ("policy_chosen_value", "does not provide 'policy_chosen_value'; it provides errors, kl, log_ratio, logps"),
         ("chosen_logps", "does not provide 'chosen_logps'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -365,3 +366,43 @@ def test_what_cannot_be_answered_is_said() -> None:
         DenoisingLikelihood(schedule_of("epsilon"), "min_snt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="snr_gamma: must be > 0, got 0"):
         DenoisingLikelihood(schedule_of("epsilon"), snr_gamma=0)
+
+
+def test_units_of_a_denoiser_are_its_draws() -> None:
+    target, policy, reference = torch.randn(3, 6, 5, dtype=torch.float64)
+    timesteps = torch.tensor([100, 400, 900, 250, 700, 30])
+    likelihood, draws = DenoisingLikelihood(schedule_of("epsilon"), "min_snr"), 3
+    groups: dict[str, list[Any]] = {"chosen": [1], "list": [[0, 1, -1]]}  # rows 0, 1 of each of three draws
+    rows = rows_of(target, timesteps, groups, draws=draws)
+    outputs = answers(policy=policy, reference=reference)
+    names = ["chosen_token_log_ratio", "policy_chosen_token_errors", "list_token_log_ratio", "list_token_mask"]
+    units = likelihood([*names, "chosen_token_mask", "chosen_log_ratio", "list_log_ratio"], outputs, rows)
+    each = likelihood(["list_log_ratio"], outputs, rows_of(target, timesteps, {"list": [[1, 3, 5]]}))["list_log_ratio"]
+    torch.testing.assert_close(units["chosen_token_log_ratio"], each)
+    torch.testing.assert_close(units["policy_chosen_token_errors"], (policy - target).square().mean(1)[[1, 3, 5]][None])
+    torch.testing.assert_close(units["chosen_token_log_ratio"].mean(dim=1), units["chosen_log_ratio"])
+    torch.testing.assert_close(units["list_token_log_ratio"].mean(dim=2), units["list_log_ratio"])
+    assert torch.equal(units["chosen_token_mask"], torch.ones(1, 3))
+    assert torch.equal(units["list_token_mask"], torch.tensor([[[1.0] * 3, [1.0] * 3, [0.0] * 3]]))
+    assert units["list_token_log_ratio"].shape == (1, 3, 3) and not units["list_token_log_ratio"][0, 2].any()
+
+
+def test_the_divergence_is_the_weighted_distance_of_the_predictions() -> None:
+    target, policy, reference = torch.randn(3, 4, 5, dtype=torch.float64)
+    policy.requires_grad_(True)
+    reference.requires_grad_(True)
+    timesteps, schedule = torch.tensor([100, 400, 900, 250]), schedule_of("v_prediction")
+    rows = rows_of(target, timesteps, {"chosen": [0], "rejected": [1]}, draws=2, no_grad=frozenset({"rejected"}))
+    for weighting in WEIGHTINGS:
+        likelihood = DenoisingLikelihood(schedule, weighting)  # type: ignore[arg-type]
+        weight = kappa(weighting, schedule, timesteps, num_elements=5)  # type: ignore[arg-type]
+        each = 0.5 * weight * (policy - reference).square().mean(dim=1)
+        names = ["chosen_kl", "chosen_token_kl", "rejected_kl"]
+        values = likelihood(names, answers(policy=policy, reference=reference), rows)
+        torch.testing.assert_close(values["chosen_token_kl"], each[[0, 2]][None])
+        torch.testing.assert_close(values["chosen_kl"], each[[0, 2]].mean(dim=0, keepdim=True))
+        assert not values["rejected_kl"].requires_grad
+    gradient = torch.autograd.grad(values["chosen_kl"].sum(), [policy, reference], allow_unused=True)
+    assert gradient[0] is not None and gradient[0][0].any() and not gradient[0][1].any() and gradient[1] is None
+    with pytest.raises(ConfigError, match="'chosen_kl' needs the whole answers of two roles, not from a bank"):
+        likelihood(["chosen_kl"], {"policy": {"prediction": policy}, "reference": {"errors": torch.zeros(4)}}, rows)
