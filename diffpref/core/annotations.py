@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 __all__ = [
+    "Fraction",
     "HalfProbability",
     "NonNegative",
     "NonNegativeInt",
@@ -36,6 +37,8 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+"""A share that is neither nothing nor all."""
 HalfProbability = Annotated[Number, Field(ge=0, lt=0.5)]
 """A probability of error below which a label still says something: [0, 0.5)."""
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]

@@ -29,7 +29,7 @@ __all__ = [
 
 ROLES = ("policy", "reference", "previous", "behaviour", "peer", "guide")
 TRAINED = ("policy", "peer")  # a gradient may flow into what these computed, and into nothing else
-GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched")
+GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched", "corrupted")
 UNITS = ("token", "segment")
 MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden", "collision")
 DATA = ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask")

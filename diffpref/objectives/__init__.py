@@ -10,45 +10,101 @@ from __future__ import annotations
 
 # Not lazily: importing the submodule `dpo` binds the package's attribute to the module, these lines to the function.
 from diffpref.objectives.base import Objective, ObjectiveSpec, objective, registry
+from diffpref.objectives.calibrated import capo
 from diffpref.objectives.compose import Composition, compose, reduce_sums
+from diffpref.objectives.conditions import bdhs, vdpo
+from diffpref.objectives.curated import curated_retraining
+from diffpref.objectives.dense import dense_dpo
+from diffpref.objectives.diffusion_kto import diffusion_kto, diffusion_kto_mismatched
+from diffpref.objectives.diffusion_nft import diffusion_nft
+from diffpref.objectives.diffusion_pairs import dcpo, ddim_inpo, flow_dpo, tango2
+from diffpref.objectives.disagreement import inversion_dpo
 from diffpref.objectives.dpo import dpo
 from diffpref.objectives.dpop import dpop
+from diffpref.objectives.dspo import dspo
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
+from diffpref.objectives.inverse_rl import diffusion_dro
 from diffpref.objectives.ipo import ipo
 from diffpref.objectives.label_noise import cdpo, rdpo
+from diffpref.objectives.lambda_rank import rank_dpo
 from diffpref.objectives.length import ln_dpo, r_dpo
+from diffpref.objectives.mapo import mapo
 from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.nll import nll
 from diffpref.objectives.odds_ratio import asft, orpo
+from diffpref.objectives.opa_dpo import opa_dpo
+from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
+from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
 from diffpref.objectives.regularized import rpo
+from diffpref.objectives.reward_gradient import alignprop, draft, refl
+from diffpref.objectives.semi_policy import seppo
+from diffpref.objectives.smoothed import smpo_diffusion
+from diffpref.objectives.step_pairs import d3po, lpo, spo
+from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
+from diffpref.objectives.winner_regression import crpo
 
 __all__ = [
     "Composition",
     "Objective",
     "ObjectiveSpec",
+    "align_anything",
+    "alignprop",
     "alphapo",
     "asft",
+    "bdhs",
+    "capo",
     "cdpo",
     "compose",
     "cpo",
+    "crpo",
+    "curated_retraining",
+    "d3po",
+    "dcpo",
+    "ddim_inpo",
+    "ddpo",
+    "dense_dpo",
+    "diffusion_dpo_hinge",
+    "diffusion_dpo_ipo",
+    "diffusion_dro",
+    "diffusion_kto",
+    "diffusion_kto_mismatched",
+    "diffusion_nft",
     "dpo",
     "dpop",
+    "draft",
+    "dspo",
+    "flow_dpo",
+    "flow_grpo",
+    "inversion_dpo",
     "ipo",
     "ln_dpo",
+    "lpo",
+    "mapo",
+    "mixgrpo",
     "nll",
     "objective",
+    "opa_dpo",
     "orpo",
     "r_dpo",
+    "rank_dpo",
     "rdpo",
     "reduce_sums",
+    "refl",
     "registry",
     "reward_metrics",
     "rpo",
     "rso",
     "rso_hinge",
     "rso_sigmoid_norm",
+    "seppo",
     "simpo",
     "slic_hf",
     "slic_hf_target",
+    "smpo_diffusion",
+    "spo",
+    "tango2",
+    "vdpo",
+    "video_dpo_omniscore",
+    "video_dpo_omniscore_script",
 ]

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from diffpref.core.errors import ShapeError
-from diffpref.core.vocabulary import Name, parse
+from diffpref.core.vocabulary import FULL, Name, parse
 
 __all__ = ["check_shapes", "promote"]
 
 
 def _shape_class(name: Name) -> tuple[object, ...]:
     """Names of one class have equal shapes; sequences of tokens may differ in length between chosen and rejected."""
+    if name.quantity in FULL:  # as large as the model's input
+        return ("full", name.quantity == "hidden", name.group, name.unit)
     return (name.group == "list", name.unit, name.group if name.unit == "token" else "")
 
 
@@ -32,9 +34,9 @@ def check_shapes(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tenso
         if tensor.dim() == 0 or len(tensor) != len(tensors[first]):
             raise ShapeError(f"{where}, {first} has {tuple(tensors[first].shape)}; both need one row a record")
         ndim = parsed[key].ndim
-        if ndim is None:
+        if parsed[key].kind == "free" or parsed[key].quantity == "std":  # one a record, or one an element
             continue
-        if tensor.dim() != ndim:
+        if ndim is not None and tensor.dim() != ndim:
             raise ShapeError(f"{where}; expected {ndim} dimension{'s' * (ndim > 1)}")
         other = expected.setdefault(_shape_class(parsed[key]), key)
         if tensor.shape != tensors[other].shape:

@@ -16,7 +16,7 @@ __all__ = ["dpo"]
     kind="pairwise",
     source="Rafailov et al., arXiv:2305.18290, eq. 7; Wallace et al., arXiv:2311.12908, eq. 14",
     evidence="official",
-    aliases=("sigmoid", "diffusion_dpo"),
+    aliases=("sigmoid", "diffusion_dpo", "ppd", "balanced_dpo"),
     published=("tokens", "denoising"),
 )
 def dpo(

@@ -23,7 +23,8 @@ from diffpref.core.vocabulary import (
 
 def test_the_words_are_those_of_the_design() -> None:
     assert ROLES == ("policy", "reference", "previous", "behaviour", "peer", "guide")
-    assert GROUPS == ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched")
+    pointwise = ("rationale", "calibration", "online", "mismatched", "corrupted")
+    assert GROUPS == ("chosen", "rejected", "list", "gold", *pointwise)
     assert UNITS == ("token", "segment")
     assert MODEL == (
         "logps",

@@ -178,6 +178,8 @@ def test_row_15_extreme_inputs_give_finite_losses_and_gradients(
             direction = -sign if parsed.group == "rejected" else sign
             extreme = torch.full_like(tensors[key], direction * 1e4).clamp(low, high)
             tensors[key] = extreme.requires_grad_()
+        elif key in spec.trained:
+            tensors[key].requires_grad_()
     value = spec.evaluate(tensors, options_of(spec, options, likelihood=likelihood))
     losses = value.losses if isinstance(value, Terms) else value
     losses.sum().backward()
@@ -194,7 +196,11 @@ def test_outside_its_domain_an_objective_raises_or_stays_finite(name: str) -> No
             [high + 1.0, 1e4] if math.isfinite(high) else []
         ):
             tensors = tensors_of(spec, optional=optional)
-            tensors[key] = torch.full_like(tensors[key], beyond).requires_grad_(key in spec.trained)
+            if key not in tensors:  # an optional column
+                continue
+            tensors[key] = torch.full_like(tensors[key], beyond)
+            for trained in spec.trained:
+                tensors[trained].requires_grad_()
             try:
                 losses = losses_of(spec, tensors, options)
             except ConfigError as error:

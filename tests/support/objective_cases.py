@@ -98,7 +98,9 @@ def _shape(name: Name) -> tuple[int, ...]:
     shape: tuple[int, ...] = (K,) if name.group == "list" else ()
     if name.ndim is None:
         return (*shape, *PICTURE)
-    return (*shape, TOKENS.get(name.group, T)) if name.unit else shape
+    if name.unit == "token":
+        return (*shape, TOKENS.get(name.group, T))
+    return (*shape, T) if name.unit else shape
 
 
 def _into(values: Tensor, low: float, high: float) -> Tensor:
