@@ -37,7 +37,14 @@ class Stage:
         return f"python -m {self.module} " + " ".join(words)
 
 
-def write_card(folder: Path, title: str, stages: Sequence[Stage], measured: Mapping[str, float]) -> None:
+def write_card(
+    folder: Path,
+    title: str,
+    stages: Sequence[Stage],
+    measured: Mapping[str, float],
+    world: str = "shapes",
+    useless_on: str = "photographs",
+) -> None:
     """Write ``README.md`` and ``measured.json`` into a model folder.
 
     Args:
@@ -45,6 +52,8 @@ def write_card(folder: Path, title: str, stages: Sequence[Stage], measured: Mapp
         title: first line of the card.
         stages: how it came about, in order.
         measured: what was measured: shares of one unless the name says otherwise.
+        world: to which it belongs.
+        useless_on: what no one should use it on.
     """
     commands = "\n".join(stage.command for stage in stages)
     times = ", ".join(f"{s.module.rsplit('.', 1)[-1]} {s.minutes:.1f} minutes" for s in stages)
@@ -56,7 +65,7 @@ def write_card(folder: Path, title: str, stages: Sequence[Stage], measured: Mapp
         folder / "README.md",
         f"""# {title}
 
-Part of diffpref's procedural shapes world; Apache-2.0. It is imperfect on purpose and of no use on photographs.
+Part of diffpref's procedural {world} world; Apache-2.0. It is imperfect on purpose and of no use on {useless_on}.
 
 ```bash
 {commands}

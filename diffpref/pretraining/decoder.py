@@ -2,7 +2,7 @@
 
 Run ``python -m diffpref.pretraining.decoder --output runs/pretraining/decoder``. Like the picture base it is to *know
 how, but not always do it*: a stated share of the answers that it learns from have one mistake, and of the loud ones
-more than half have a bad habit besides, so that even its likeliest answer is wrong there. That is the headroom that
+most have a bad habit besides, so that even its likeliest answer is wrong there. That is the headroom that
 preferences can turn into right answers. The instructions of the splits ``unseen`` and ``held_out`` never appear.
 """
 
@@ -27,8 +27,8 @@ __all__ = ["MISTAKES", "build", "build_tokenizer", "encode", "habit", "main", "m
 BATCH = 128
 NUM_SEEN = 30_000
 MAX_TOKENS = 48
-WRONG_SHARE = 0.35
-HABIT_SHARE = 0.55
+WRONG_SHARE = 0.25
+HABIT_SHARE = 0.72
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -138,6 +138,7 @@ def main(
     seed: int = 0,
     wrong_share: float = WRONG_SHARE,
     habit_share: float = HABIT_SHARE,
+    num_seen: int = NUM_SEEN,
 ) -> None:
     """Train and write the model folder to ``output/model``.
 
@@ -147,12 +148,13 @@ def main(
         seed: seed of the weights and of every draw.
         wrong_share: share of the answers that have one mistake.
         habit_share: of the other loud answers, share whose last word is quiet.
+        num_seen: instructions to learn from.
     """
     random = Random(seed)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = build(tokenizer)
-    pool = instructions("seen", NUM_SEEN)
+    pool = instructions("seen", num_seen)
     loop = Loop(output, {"model": model}, steps=steps, learning_rate=2e-3, ema_decay=0.99)
     for step in loop:
         generator = random.numpy("answers", step)
