@@ -27,6 +27,9 @@ __all__ = ["explain_step", "stand_at"]
 
 logger = logging.getLogger(__name__)
 
+SINGLE = "single"
+"""What samples without a partner are called, as in the log."""
+
 
 class _Seen:
     """Keeps an update's micro-batches, and what the objectives said of them."""
@@ -169,7 +172,8 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
             row = {name: values[i] for name, values in numbers.items()}
             samples = []
             for group, shown in pictures.items():
-                ratio = ratios[group.split(" ")[0]][i] if group.split(" ")[0] in ratios else None
+                compared = ratios.get("" if group == SINGLE else group.split(" ")[0])
+                ratio = None if compared is None else compared[i]
                 samples.append(SampleView(group, shown[b], _numbers(group, row, ratio)))
             timestep = float(times[first])
             views.append(
@@ -226,8 +230,9 @@ def _pictures(
                     continue
                 implied = schedule.to_clean(predictions[role][numbers], noisy, times)
                 columns.append(_decoded(decoder, implied))
-            name = group if index.dim() == 1 else f"{group} {k}"
-            shown[name] = [(a, b, c, d) for a, b, c, d in zip(*columns, strict=True)]
+            name = group or SINGLE if index.dim() == 1 else f"{group} {k}"
+            there = (numbers >= 0).tolist()
+            shown[name] = [(a, b, c, d) if t else (None,) * 4 for t, a, b, c, d in zip(there, *columns, strict=True)]
     return shown
 
 
