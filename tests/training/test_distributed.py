@@ -219,7 +219,9 @@ def test_an_objective_that_sees_whole_updates_is_the_same_under_one_process_and_
     """8 x 1 by one process, 1 x 4 by each of two: also the running statistics in the checkpoint agree."""
     whole = fit(keys("one", kind, 8, 1))
     assert_same_run(Path(keys("two", kind, 1, 4)["output"]), whole)
-    assert (list_checkpoints(whole)[-1] / "objective_state.safetensors").exists() == (kind in ("statistics", "single samples"))
+    assert (list_checkpoints(whole)[-1] / "objective_state.safetensors").exists() == (
+        kind in ("statistics", "single samples")
+    )
 
 
 def test_processes_fill_one_bank_and_each_reads_what_the_other_learnt(two: dict[str, list[Any]], keys: Keys) -> None:
