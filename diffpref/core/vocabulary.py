@@ -32,7 +32,7 @@ TRAINED = ("policy", "peer")  # a gradient may flow into what these computed, an
 GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched", "corrupted")
 UNITS = ("token", "segment")
 MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden", "collision")
-DATA = ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask")
+DATA = ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask", "similarity")
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 
 COMPARISONS = ("log_ratio", "kl")  # a role against the reference; the policy where no role is named

@@ -1,4 +1,8 @@
-"""Several objectives as one: ``[{dpo: {beta: 5000}}, {nll: {coefficient: 0.5}}]``, each reduced by its own weights."""
+"""Several objectives as one, each with what a recipe adds to it: weights, margins, other groups.
+
+- dpo: {beta: 0.1, weighting: {madpo: {tau: 2.0}}, margin_clip: 5.0}
+- nll: {coefficient: 0.5, normalize: tokens}
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
-from diffpref.core.annotations import Number
 from diffpref.core.contracts import Tensors, Terms
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import required_groups, required_roles
-from diffpref.objectives.base import ObjectiveSpec, registry
+from diffpref.objectives.base import registry
 from diffpref.objectives.metrics import reward_metrics
+from diffpref.objectives.term import Term, read_term
 
 __all__ = ["Composition", "compose", "reduce_sums"]
-
-_COEFFICIENT = TypeAdapter(Number, config=ConfigDict(strict=True))
-
-
-@dataclass(frozen=True)
-class Term:
-    """One objective with valid options and the factor before its reduced loss."""
-
-    coefficient: float
-    spec: ObjectiveSpec
-    options: BaseModel
 
 
 @dataclass(frozen=True)
@@ -40,12 +32,12 @@ class Composition:
     @property
     def tensors(self) -> tuple[str, ...]:
         """The vocabulary names that must be there."""
-        return tuple(dict.fromkeys(name for term in self.terms for name in term.spec.tensors))
+        return tuple(dict.fromkeys(name for term in self.terms for name in term.tensors))
 
     @property
     def optional(self) -> tuple[str, ...]:
         """The data columns that are used when they are there."""
-        names = (name for term in self.terms for name in term.spec.optional)
+        names = (name for term in self.terms for name in term.optional)
         return tuple(name for name in dict.fromkeys(names) if name not in self.tensors)
 
     @property
@@ -75,15 +67,14 @@ class Composition:
     @property
     def effective_options(self) -> list[dict[str, dict[str, Any]]]:
         """The terms with every option written out; composing them again gives the same composition."""
-        return [{t.spec.name: {"coefficient": t.coefficient, **t.options.model_dump()}} for t in self.terms]
+        return [{term.spec.name: term.effective} for term in self.terms]
 
     def initial_state(self) -> dict[str, Tensor]:
         """Return the running statistics of all terms before the first update, as ``"<position>.<name>"``."""
         return {
             f"{position}.{name}": tensor
             for position, term in enumerate(self.terms)
-            if term.spec.init is not None
-            for name, tensor in term.spec.init().items()
+            for name, tensor in term.initial_state().items()
         }
 
     def __call__(self, tensors: Tensors, state: Tensors | None = None) -> list[tuple[float, str, Terms]]:
@@ -102,34 +93,46 @@ class Composition:
         """
         results = []
         for position, term in enumerate(self.terms):
-            prefix = f"{position}."
-            own = None
-            if state is not None:
-                own = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-            value = term.spec.evaluate(tensors, term.options, own)
-            value = value if isinstance(value, Terms) else Terms(value)
+            value = term(tensors, self._own(position, state))
             if value.state is not None:
-                renamed = {prefix + name: tensor for name, tensor in value.state.items()}
+                renamed = {f"{position}.{name}": tensor for name, tensor in value.state.items()}
                 value = Terms(value.losses, value.weights, renamed, value.metrics)
+            if value.metrics and sum(one.spec.name == term.spec.name for one in self.terms) > 1:  # or one would hide
+                numbered = {f"{name}/{position}": tensor for name, tensor in value.metrics.items()}
+                value = Terms(value.losses, value.weights, value.state, numbered)
             results.append((term.coefficient, term.spec.name, value))
         return results
+
+    @staticmethod
+    def _own(position: int, state: Tensors | None) -> dict[str, Tensor] | None:
+        prefix = f"{position}."
+        if state is None:
+            return None
+        return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
     @property
     def pair_beta(self) -> float | None:
         """The beta of the first term that compares a pair by its log-ratios; None where there is none."""
-        for term in self.terms:
+        position = self._paired()
+        return None if position is None else float(getattr(self.terms[position].options, "beta"))  # noqa: B009
+
+    def _paired(self) -> int | None:
+        for position, term in enumerate(self.terms):
             beta = getattr(term.options, "beta", None)
-            if beta is not None and {"chosen_log_ratio", "rejected_log_ratio"} <= set(term.spec.tensors):
-                return float(beta)
+            if beta is not None and {"chosen_log_ratio", "rejected_log_ratio"} <= set(term.tensors):
+                return position
         return None
 
-    def metrics(self, tensors: Tensors) -> dict[str, Tensor]:
-        """Return `reward_metrics` with `pair_beta`; without one nothing."""
-        beta = self.pair_beta
-        if beta is None:
+    def metrics(self, tensors: Tensors, state: Tensors | None = None) -> dict[str, Tensor]:
+        """Return `reward_metrics` with the beta of `pair_beta`, or what it has become; without one nothing."""
+        position = self._paired()
+        if position is None:
             return {}
+        beta = self.terms[position].reshaping.current_beta(self._own(position, state))
         return reward_metrics(
-            chosen_log_ratio=tensors["chosen_log_ratio"], rejected_log_ratio=tensors["rejected_log_ratio"], beta=beta
+            chosen_log_ratio=tensors["chosen_log_ratio"],
+            rejected_log_ratio=tensors["rejected_log_ratio"],
+            beta=self.pair_beta if beta is None else float(beta),
         )
 
 
@@ -137,8 +140,13 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
     """Validate a list of objectives with their options.
 
     Args:
-        terms: (name or alias, options) each. Every term may carry ``coefficient`` (default 1), the factor before its
-            reduced loss.
+        terms: (name or alias, options) each. Besides the objective's own options every term may carry
+
+            - ``coefficient`` (default 1): the factor before its reduced loss;
+            - ``weighting``: a name of `diffpref.objectives.weighting.weightings`, ``{name: options}``, or a list of
+              these, whose product multiplies the losses;
+            - ``automatic_beta``, ``margin_clip``, ``dpop``, ``safeguard``: see `diffpref.objectives.reshaping`;
+            - ``groups``: which samples take part, ``{rejected: mismatched}`` for the rejected ones' place.
         likelihood: decides defaults that depend on the scale of log-likelihoods.
 
     Raises:
@@ -153,14 +161,8 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
         except ConfigError as error:
             errors.append(f"objective[{position}]: {error}")
             continue
-        path = f"objective[{position}].{name}"
-        options, coefficient = dict(values), 1.0
         try:
-            coefficient = _COEFFICIENT.validate_python(options.pop("coefficient", 1.0))
-        except ValidationError as error:
-            errors.append(f"{path}.coefficient: must be a finite number, got {error.errors()[0]['input']!r}")
-        try:
-            valid.append(Term(coefficient, spec, spec.read_options(options, likelihood=likelihood, path=path)))
+            valid.append(read_term(spec, values, likelihood, f"objective[{position}].{name}"))
         except ConfigError as error:
             errors.append(str(error))
     if errors:

@@ -99,7 +99,7 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
     terms = [(factor, name, _weighted(term, columns)) for factor, name, term in plan.composition(tensors, state)]
     metrics = {name: value for _, _, term in terms for name, value in term.metrics.items()}
     if "chosen_log_ratio" in values and "rejected_log_ratio" in values:
-        metrics |= plan.composition.metrics(tensors)
+        metrics |= plan.composition.metrics(tensors, state)
     if "rewards/margins" in metrics:
         metrics["logits/scale"] = metrics["rewards/margins"].abs()
     for group in plan.groups:

@@ -37,8 +37,9 @@ def test_the_words_are_those_of_the_design() -> None:
         "value",
         "score",
         "hidden",
+        "collision",
     )
-    assert DATA == ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask")
+    assert DATA == ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask", "similarity")
     assert FREE == ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 
 
