@@ -33,6 +33,7 @@ from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.nll import nll
 from diffpref.objectives.odds_ratio import asft, orpo
 from diffpref.objectives.opa_dpo import opa_dpo
+from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
@@ -42,6 +43,7 @@ from diffpref.objectives.semi_policy import seppo
 from diffpref.objectives.smoothed import smpo_diffusion
 from diffpref.objectives.step_pairs import d3po, lpo, spo
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
+from diffpref.objectives.weighting import weightings
 from diffpref.objectives.winner_regression import crpo
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "bdhs",
     "capo",
     "cdpo",
+    "chosen_floor",
     "compose",
     "cpo",
     "crpo",
@@ -78,7 +81,9 @@ __all__ = [
     "flow_grpo",
     "inversion_dpo",
     "ipo",
+    "kl_penalty",
     "ln_dpo",
+    "log_ratio_penalty",
     "lpo",
     "mapo",
     "mixgrpo",
@@ -107,4 +112,5 @@ __all__ = [
     "vdpo",
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
+    "weightings",
 ]

@@ -114,7 +114,7 @@ class Composition:
     def pair_beta(self) -> float | None:
         """The beta of the first term that compares a pair by its log-ratios; None where there is none."""
         position = self._paired()
-        return None if position is None else float(getattr(self.terms[position].options, "beta"))  # noqa: B009
+        return None if position is None else float(self.terms[position].options.model_dump()["beta"])
 
     def _paired(self) -> int | None:
         for position, term in enumerate(self.terms):
@@ -128,11 +128,12 @@ class Composition:
         position = self._paired()
         if position is None:
             return {}
-        beta = self.terms[position].reshaping.current_beta(self._own(position, state))
+        term = self.terms[position]
+        beta = term.reshaping.current_beta(self._own(position, state))
         return reward_metrics(
             chosen_log_ratio=tensors["chosen_log_ratio"],
             rejected_log_ratio=tensors["rejected_log_ratio"],
-            beta=self.pair_beta if beta is None else float(beta),
+            beta=float(term.options.model_dump()["beta"] if beta is None else beta),
         )
 
 

@@ -152,8 +152,8 @@ class Reshaping:
             options = options.model_copy(update={"beta": beta})
         if given.margin_clip is not None:
             chosen, rejected = sides.totals(tensors)
-            limit = given.margin_clip / (1.0 if beta is None else beta)
             difference = chosen - rejected
+            limit = torch.as_tensor(given.margin_clip / (1.0 if beta is None else beta)).to(difference)
             excess = difference - torch.clamp(difference, min=-limit, max=limit)
             tensors = {
                 **tensors,

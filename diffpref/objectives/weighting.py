@@ -22,7 +22,7 @@ from diffpref.objectives.declared import Declared, read_signature
 
 __all__ = ["Weighting", "WeightingSpec", "read_weightings", "weighting", "weightings"]
 
-F = TypeVar("F", bound=Callable[..., Tensor])
+F = TypeVar("F", bound=Callable[..., Any])
 NORMALIZE = "normalize"
 
 
