@@ -45,6 +45,11 @@ from diffpref.objectives.step_pairs import d3po, lpo, spo
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
 from diffpref.objectives.weighting import weightings
 from diffpref.objectives.winner_regression import crpo
+from diffpref.objectives.lipo import lipo_lambda, lipo_pairwise, lipo_pointwise
+from diffpref.objectives.metrics import reward_metrics
+from diffpref.objectives.nll import nll
+from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
+from diffpref.objectives.tdpo import tdpo1, tdpo2
 
 __all__ = [
     "Composition",
@@ -87,6 +92,11 @@ __all__ = [
     "lpo",
     "mapo",
     "mixgrpo",
+    "gpo",
+    "ipo",
+    "lipo_lambda",
+    "lipo_pairwise",
+    "lipo_pointwise",
     "nll",
     "objective",
     "opa_dpo",
@@ -113,4 +123,9 @@ __all__ = [
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
     "weightings",
+    "sppo",
+    "sppo_hard",
+    "sppo_single",
+    "tdpo1",
+    "tdpo2",
 ]

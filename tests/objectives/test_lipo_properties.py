@@ -1,0 +1,79 @@
+"""What lists promise beyond the common suite: ties, constants, short lists, and labels out of range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from objective_cases import tensors_of
+from torch import Tensor
+
+from diffpref import objectives
+from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.core.vocabulary import parse
+from diffpref.objectives import registry
+
+LISTWISE = [name for name in registry.names() if any(parse(t).group == "list" for t in registry.get(name).spec.tensors)]
+SHIFTED = ["lipo_lambda", "lipo_pairwise"]
+"""Objectives of differences: a constant added to every log-ratio of a list changes nothing."""
+
+
+def call(name: str, tensors: dict[str, Tensor], **options: Any) -> Tensor:
+    value = registry.get(name)(**tensors, **options)
+    assert isinstance(value, Tensor)
+    return value
+
+
+@pytest.mark.parametrize("name", LISTWISE)
+def test_a_list_of_one_is_refused(name: str) -> None:
+    tensors = tensors_of(registry.get(name).spec)
+    alone = {
+        key: t[:, :1, :1] if t.dim() == 3 and t.shape[1] == t.shape[2] else t[:, :1] if t.dim() > 1 else t
+        for key, t in tensors.items()
+    }
+    with pytest.raises(ShapeError, match=f"'{name}'.*K = 1"):
+        call(name, alone)
+
+
+@pytest.mark.parametrize("name", LISTWISE)
+def test_a_mask_that_leaves_one_candidate_is_refused(name: str) -> None:
+    tensors = tensors_of(registry.get(name).spec, optional=True)
+    tensors["list_mask"] = torch.zeros_like(tensors["list_mask"])
+    tensors["list_mask"][:, 0] = 1
+    with pytest.raises(ShapeError, match=f"'{name}'.*list_mask"):
+        call(name, tensors)
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_constant_added_to_a_list_changes_nothing(name: str) -> None:
+    tensors = tensors_of(registry.get(name).spec)
+    shifted = {**tensors, "list_log_ratio": tensors["list_log_ratio"] + 3.7}
+    torch.testing.assert_close(call(name, shifted), call(name, tensors))
+
+
+@pytest.mark.parametrize("objective", [objectives.lipo_lambda, objectives.lipo_pairwise])
+def test_equal_labels_form_no_pair(objective: Callable[..., Tensor]) -> None:
+    ratios = torch.tensor([[3.0, -1.0, 2.0]], requires_grad=True)
+    loss = objective(list_log_ratio=ratios, list_scores=torch.full((1, 3), 0.4))
+    loss.sum().backward()
+    assert loss.item() == 0 and ratios.grad is not None and not ratios.grad.any()
+
+
+@pytest.mark.parametrize("objective", [objectives.lipo_lambda, objectives.lipo_pointwise])
+def test_labels_out_of_range_are_explained(objective: Callable[..., Tensor]) -> None:
+    ratios, scores = torch.zeros(1, 2), torch.tensor([[21.3, 20.1]])
+    with pytest.raises(ConfigError, match=r"list_scores must lie in \[0, 1\], got 20.1 to 21.3; set labels=minmax"):
+        objective(list_log_ratio=ratios, list_scores=scores)
+    assert objective(list_log_ratio=ratios, list_scores=scores, labels="minmax").isfinite().all()
+
+
+def test_ties_of_the_model_keep_the_order_of_the_list() -> None:
+    """As at the first step, when every log-ratio is 0: the ranks are 1, 2, 3."""
+    loss = objectives.lipo_lambda(
+        list_log_ratio=torch.zeros(1, 3, dtype=torch.float64), list_scores=torch.tensor([[1.0, 0.0, 0.0]])
+    )
+    first, second, third = (1 / math.log(1 + rank) for rank in (1, 2, 3))
+    assert loss.item() == pytest.approx(math.log(2) * ((first - second) + (first - third)))
