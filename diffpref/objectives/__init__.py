@@ -28,6 +28,7 @@ from diffpref.objectives.ipo import ipo
 from diffpref.objectives.label_noise import cdpo, rdpo
 from diffpref.objectives.lambda_rank import rank_dpo
 from diffpref.objectives.length import ln_dpo, r_dpo
+from diffpref.objectives.lipo import lipo_lambda, lipo_pairwise, lipo_pointwise
 from diffpref.objectives.mapo import mapo
 from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.nll import nll
@@ -41,15 +42,12 @@ from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
 from diffpref.objectives.semi_policy import seppo
 from diffpref.objectives.smoothed import smpo_diffusion
+from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
 from diffpref.objectives.step_pairs import d3po, lpo, spo
+from diffpref.objectives.tdpo import tdpo1, tdpo2
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
 from diffpref.objectives.weighting import weightings
 from diffpref.objectives.winner_regression import crpo
-from diffpref.objectives.lipo import lipo_lambda, lipo_pairwise, lipo_pointwise
-from diffpref.objectives.metrics import reward_metrics
-from diffpref.objectives.nll import nll
-from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
-from diffpref.objectives.tdpo import tdpo1, tdpo2
 
 __all__ = [
     "Composition",
@@ -84,19 +82,18 @@ __all__ = [
     "dspo",
     "flow_dpo",
     "flow_grpo",
+    "gpo",
     "inversion_dpo",
     "ipo",
     "kl_penalty",
+    "lipo_lambda",
+    "lipo_pairwise",
+    "lipo_pointwise",
     "ln_dpo",
     "log_ratio_penalty",
     "lpo",
     "mapo",
     "mixgrpo",
-    "gpo",
-    "ipo",
-    "lipo_lambda",
-    "lipo_pairwise",
-    "lipo_pointwise",
     "nll",
     "objective",
     "opa_dpo",
@@ -118,14 +115,14 @@ __all__ = [
     "slic_hf_target",
     "smpo_diffusion",
     "spo",
+    "sppo",
+    "sppo_hard",
+    "sppo_single",
     "tango2",
+    "tdpo1",
+    "tdpo2",
     "vdpo",
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
     "weightings",
-    "sppo",
-    "sppo_hard",
-    "sppo_single",
-    "tdpo1",
-    "tdpo2",
 ]

@@ -10,47 +10,47 @@ from torch.nn.functional import logsigmoid, softplus
 
 from diffpref.core.annotations import NonNegative, Positive, scale
 from diffpref.objectives.base import objective
-from diffpref.objectives.lists import check_within, filled, pairs_of, there
+from diffpref.objectives.lists import both, check_within, filled, pairs_of, there
 
 __all__ = ["lambda_loss", "lipo_lambda", "lipo_pairwise", "lipo_pointwise", "unit_labels"]
 
 Labels = Literal["as_given", "minmax"]
 
-SOURCE = "Liu et al., LiPO, arXiv:2402.01878"
+SOURCE = "Liu et al., arXiv:2402.01878"
 
 
-def unit_labels(name: str, scores: Tensor, present: Tensor, labels: Labels) -> Tensor:
+def unit_labels(name: str, scores: Tensor, mask: Tensor, labels: Labels) -> Tensor:
     """Return (B, K) labels in [0, 1]: the scores, or each list's brought there; 0 where no candidate is.
 
     Raises:
         ConfigError: scores outside of [0, 1] that are to be taken as they are.
     """
     if labels == "minmax":
-        low = filled(scores, present, float("inf")).amin(dim=1, keepdim=True)
-        high = filled(scores, present, float("-inf")).amax(dim=1, keepdim=True)
+        low = filled(scores, mask, float("inf")).amin(dim=1, keepdim=True)
+        high = filled(scores, mask, float("-inf")).amax(dim=1, keepdim=True)
         span = torch.where(high > low, high - low, torch.ones_like(high))
-        return filled((scores - low) / span, present)
-    scores = filled(scores, present)
+        return filled((scores - low) / span, mask)
+    scores = filled(scores, mask)
     check_within(name, "list_scores", scores, 0.0, 1.0, "set labels=minmax to bring each list there")
     return scores
 
 
-def lambda_loss(rewards: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """Return (B,) sums over pairs of unequal labels of ``Delta * softplus(-(reward_i - reward_j))``.
+def lambda_loss(rewards: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Return (B,) sums over pairs of unequal scores of ``Delta * softplus(-(reward_i - reward_j))``.
 
-    ``Delta = |2^label_i - 2^label_j| * |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with the ranks, from 1, of the
+    ``Delta = |2^score_i - 2^score_j| * |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with the ranks, from 1, of the
     rewards themselves; equal rewards keep the order of the list. No gradient flows through ranks or Delta.
 
     Args:
         rewards: (B, K) of the model, finite also where no candidate is.
-        labels: (B, K), larger is better.
-        present: (B, K) booleans.
+        scores: (B, K), larger is better.
+        mask: (B, K) booleans.
     """
-    order = filled(rewards, present, float("-inf")).argsort(dim=1, descending=True, stable=True)
+    order = filled(rewards, mask, float("-inf")).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1) + 1
     discount = pairs_of(1 / torch.log1p(rank.to(rewards.dtype))).abs()
-    gain = pairs_of(torch.exp2(labels)).abs()
-    counts = (pairs_of(labels) > 0) & present.unsqueeze(2) & present.unsqueeze(1)
+    gain = pairs_of(torch.exp2(scores)).abs()
+    counts = (pairs_of(scores) > 0) & both(mask)
     return filled(gain * discount * softplus(-pairs_of(rewards)), counts).sum(dim=(1, 2))
 
 
@@ -103,7 +103,7 @@ def lipo_lambda(
     >>> round(lipo_lambda(list_log_ratio=ratios, list_scores=scores, beta=1.0).item(), 6)
     0.166798
     """
-    present = there("lipo_lambda", list_log_ratio, list_mask)
+    present = there("lipo_lambda", list_scores, list_mask)
     psi = unit_labels("lipo_lambda", list_scores, present, labels)
     return lambda_loss(beta * filled(list_log_ratio, present), psi, present)
 
@@ -155,9 +155,9 @@ def lipo_pairwise(
     >>> round(lipo_pairwise(list_log_ratio=ratios, list_scores=scores, beta=0.1).item(), 6)
     0.630258
     """
-    present = there("lipo_pairwise", list_log_ratio, list_mask)
+    present = there("lipo_pairwise", list_scores, list_mask)
     margin = beta * pairs_of(filled(list_log_ratio, present))
-    counts = (pairs_of(filled(list_scores, present)) > 0) & present.unsqueeze(2) & present.unsqueeze(1)
+    counts = (pairs_of(filled(list_scores, present)) > 0) & both(present)
     losses = -logsigmoid(margin) if link == "logistic" else (target_margin - margin).clamp(min=0)
     total = filled(losses, counts).sum(dim=(1, 2))
     return total if reduction == "sum" else total / counts.sum(dim=(1, 2)).clamp(min=1)
@@ -208,7 +208,7 @@ def lipo_pointwise(
     >>> round(lipo_pointwise(list_log_ratio=ratios, list_scores=scores, beta=0.1).item(), 4)
     0.73
     """
-    present = there("lipo_pointwise", list_log_ratio, list_mask)
+    present = there("lipo_pointwise", list_scores, list_mask)
     psi = unit_labels("lipo_pointwise", list_scores, present, labels)
     reward = beta * filled(list_log_ratio, present)
     if link == "square":
