@@ -56,7 +56,7 @@ class BankedRole:
                 f"bank.slots: must be 0 with a method that makes its inputs with a trained role ({', '.join(made_by)}):"
                 f" '{self.name}' is asked about other rows each time"
             )
-        keys, device = row_keys(rows), rows.inputs["timesteps"].device
+        keys, device = row_keys(rows), next(iter(rows.inputs.values())).device
         bank = self._bank(len(keys))
         numbers, found = bank.get(keys)
         names = self.likelihood.raw_names

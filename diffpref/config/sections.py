@@ -31,8 +31,8 @@ BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 class Model(Section):
     """What is aligned."""
 
-    family: Text = Field(description="model family, a registry name: sd, sdxl")
-    path: Text = Field(description="hub id, folder, or bundled:NAME for a model inside the package")
+    family: Text = Field(description="model family, a registry name: sd, sdxl, causal_lm")
+    path: Text = Field(description="hub id, folder, .gguf file, or bundled:NAME for a model inside the package")
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
     variant: str | None = Field(default=None, description="file variant on the hub, such as fp16")
     attention: Literal["auto", "native", "xformers"] = Field(default="auto", description="attention kernel")
@@ -83,7 +83,9 @@ class Adapter(Section):
 class Data(Section):
     """What is learnt from."""
 
-    source: Text = Field(description="a store's folder; .tar, .parquet or .jsonl files; or pictures with captions")
+    source: Text = Field(
+        description="a store's folder; .tar, .parquet or .jsonl files; a saved dataset; or pictures with captions"
+    )
     columns: dict[str, Text] = Field(
         default_factory=dict,
         description="of a source that is no store: what its columns mean, {prompt: text_en, first: jpg_0}; not given:"
@@ -115,6 +117,19 @@ class Data(Section):
         default="constant",
         description="what SDXL is told of sizes: constant: every image as large as the resolution and uncropped;"
         " original: true size and crop of a record's first image, for all its images",
+    )
+    max_length: PositiveInt | None = Field(
+        default=None, description="tokens of a prompt with its completion; not given: as many as the model reads"
+    )
+    truncation: Literal["completion", "prompt", "drop", "refuse"] = Field(
+        default="completion",
+        description="what gives way to max_length: the end of completions (a prompt without room stops the run), the"
+        " beginning of the prompt first, the record (drop), or nothing (refuse)",
+    )
+    padding: Literal["auto", "batch", "data"] = Field(
+        default="auto",
+        description="texts are padded to the longest of their batch, or of the data, so that every forward has one"
+        " shape; auto: batch, except for objectives of single tokens and with a bank",
     )
     cache: str | None = Field(
         default=None, description="folder for latents and text embeddings; not given: beside the run"

@@ -22,6 +22,7 @@ IGNORED = -100
 """The label of a token that is not predicted: of the prompt, and padding."""
 SUMS = ("logps", "log_ratio", "kl", "collision")
 """What is a sum over the tokens of a completion, and is there of each token too."""
+SUMMED = frozenset(f"token_{name}" for name in SUMS)
 JOINT = frozenset({"kl", "token_kl"})
 """Quantities for which two models are needed at once, so that their hidden states are kept."""
 
@@ -158,14 +159,11 @@ class TokenLikelihood:
 
     def _values(self, name: Name, said: Mapping[str, Tensors]) -> Tensor:
         own = said[name.role or "policy"]
-        quantity = "logps" if name.quantity == "log_ratio" else name.quantity
-        key = f"token_{quantity}" if name.unit else quantity
-        if key not in own and not name.unit:
-            key = f"token_{quantity}"  # its sum
-        if key not in own:
-            raise ConfigError(f"likelihood 'tokens': '{name}' needs each token, and the role's answers are sums")
-        values = own[key] - said["reference"][key] if name.quantity == "log_ratio" else own[key]
-        return values.sum(dim=-1) if key.startswith("token_") and not name.unit else values
+        key = str(Name("", "", name.unit, "logps" if name.quantity == "log_ratio" else name.quantity, "model"))
+        sides = [own, said["reference"]] if name.quantity == "log_ratio" else [own]
+        if any(key not in side for side in sides):
+            raise ConfigError(f"likelihood 'tokens': '{name}' is of single tokens, and a role's answers are sums")
+        return own[key] - said["reference"][key] if name.quantity == "log_ratio" else own[key]
 
     def _check(self, name: Name, rows: Rows) -> Name:
         if name.form not in self.provides:
@@ -194,8 +192,11 @@ class TokenLikelihood:
                 joint = "kl" in needed[role]
                 found = _read(answers, labels, outputs["reference"] if joint else None, "collision" in needed[role])
                 if joint:
-                    said["reference"] = {"token_logps": found.pop("token_other_logps")}
+                    theirs = found.pop("token_other_logps")
+                    said["reference"] = {"token_logps": theirs, "logps": theirs.sum(dim=1)}
                 own |= found
+            sums = {name.removeprefix("token_"): value.sum(dim=1) for name, value in own.items() if name in SUMMED}
+            own = {**sums, **own}
             said[role] = own if role in self.trained else {name: value.detach() for name, value in own.items()}
             _check_shapes(role, said[role], labels)
         return said

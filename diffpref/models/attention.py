@@ -8,7 +8,7 @@ import logging
 from diffpref.core.errors import ConfigError
 from diffpref.models.base import Network
 
-__all__ = ["set_attention"]
+__all__ = ["attention_names", "set_attention"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,3 +46,10 @@ def set_attention(network: Network, backend: str) -> str:
             logger.warning("attention: xformers is not usable here (%s); using native", reason)
     network.set_attn_processor(AttnProcessor2_0())
     return "native"
+
+
+def attention_names(network: Network) -> list[str]:
+    """Return the names of the kernels that a network runs."""
+    if hasattr(network, "attn_processors"):
+        return sorted({type(processor).__name__ for processor in network.attn_processors.values()})
+    return [str(getattr(network.config, "_attn_implementation", ""))]

@@ -37,6 +37,10 @@ class ModelFamily(ABC):
     """Registry name of what reads its answers; it also chooses how records become batches
     (`diffpref.training.encoders`). It is known without loading anything."""
 
+    num_timesteps: int = 1
+    """How long the path from clean data to noise is, for denoisers."""
+    samples: ClassVar[str]
+    """What a sample is called: ``"images"``."""
     hub: ClassVar[Mapping[str, str]]
     """What a model card says of the kind of model: ``library_name`` and ``pipeline_tag``."""
 
@@ -96,6 +100,14 @@ class ModelFamily(ABC):
         """Choose what is recomputed in the backward pass; see `diffpref.models.recompute`."""
 
     # ------------------------------------------------------------ what was trained
+
+    @abstractmethod
+    def add_lora(self, network: Network, config: Any, name: str) -> None:
+        """Add a LoRA of PEFT's settings to a network, as PEFT draws it.
+
+        Raises:
+            ValueError: the network has no layers of the names to adapt.
+        """
 
     @abstractmethod
     def read_lora(self, network: Network, path: str, name: str) -> int:

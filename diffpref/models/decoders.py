@@ -12,7 +12,16 @@ from diffpref.core.errors import ModelError
 from diffpref.likelihood.head import Head
 from diffpref.models.base import Network
 
-__all__ = ["decoder_of", "head_of", "load_decoder", "load_tokenizer", "tiny_decoder", "tiny_tokenizer"]
+__all__ = [
+    "context_of",
+    "decoder_of",
+    "head_of",
+    "load_decoder",
+    "load_tokenizer",
+    "read_context",
+    "tiny_decoder",
+    "tiny_tokenizer",
+]
 
 # what from_pretrained of transformers raises on folders, configs and weights that it cannot use
 _UNUSABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
@@ -80,6 +89,27 @@ def load_tokenizer(path: str, *, revision: str | None = None) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def context_of(path: str, *, revision: str | None = None) -> int | None:
+    """Return how many tokens a model reads, without loading it.
+
+    Raises:
+        ModelError: there is no config.
+    """
+    from transformers import AutoConfig
+
+    where, options = _where(path)
+    try:
+        return read_context(AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False, **options))
+    except _UNUSABLE as error:
+        raise ModelError(f"model.path: {path} holds no language model that can be loaded ({_first(error)})") from error
+
+
+def read_context(config: Any) -> int | None:
+    """Return how many tokens a model reads, by its config; None where it does not say."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if found else None
 
 
 def _where(path: str) -> tuple[str, dict[str, Any]]:

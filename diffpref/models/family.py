@@ -86,6 +86,7 @@ class DenoiserFamily(ModelFamily):
     revision: str | None = None
 
     likelihood: ClassVar[str] = "denoising"
+    samples: ClassVar[str] = "images"
     hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
@@ -250,6 +251,10 @@ class DenoiserFamily(ModelFamily):
     def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
         return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
 
+    @property
+    def num_timesteps(self) -> int:  # type: ignore[override]
+        return self.schedule.num_train_timesteps
+
     def sample_timesteps(self, u: Tensor) -> Tensor:
         """Turn (N,) uniform numbers into (N,) int64 timesteps, 0 .. num_train_timesteps - 1."""
         last = self.schedule.num_train_timesteps - 1
@@ -295,6 +300,9 @@ class DenoiserFamily(ModelFamily):
                     module.gradient_checkpointing = False
 
     # ------------------------------------------------------------ leaving
+
+    def add_lora(self, network: Network, config: Any, name: str) -> None:
+        network.add_adapter(config, adapter_name=name)
 
     def read_lora(self, network: Network, path: str, name: str) -> int:
         pipeline: Any = self.pipeline_class

@@ -123,13 +123,13 @@ class LogitCheck:
         beta: of the pairwise objective; None where there is none, and nothing is checked.
         weighting: of the likelihood.
         num_elements: counts those of a latent; asked only when something is to be said.
-        schedule: of the checkpoint.
+        schedule: of the checkpoint; None for models that do not denoise.
     """
 
     beta: float | None
     weighting: str
     num_elements: Callable[[], int]
-    schedule: NoiseSchedule
+    schedule: NoiseSchedule | None
     largest: float = 0.0
     told: bool = False
 
@@ -154,7 +154,7 @@ class LogitCheck:
     def _advice(self, scale: float) -> str:
         if scale > SATURATED:
             head = f"logits are saturated (mean magnitude {scale:.3g}): the loss has no gradient left."
-            if self.weighting == "elbo":
+            if self.weighting == "elbo" and self.schedule is not None:
                 other = self._converted("official", "nats")
                 return (
                     f"{head} beta {self.beta:g} looks like the unit of mean squared errors, but likelihood.weighting:"
@@ -164,7 +164,7 @@ class LogitCheck:
         head = (
             f"logits are tiny (at most {self.largest:.3g} in {FIRST_UPDATES} updates): the loss cannot leave its start."
         )
-        if self.weighting == "elbo":
+        if self.weighting == "elbo" or self.schedule is None:
             return f"{head} Raise optim.learning_rate, or beta (now {self.beta:g}). See docs/beta.md"
         other = self._converted("nats", "official")
         same = f" ({self.beta:g} nats would be {other:.3g})" if other else ""
@@ -175,6 +175,8 @@ class LogitCheck:
         )
 
     def _converted(self, source: Any, target: Any) -> float | None:
+        if self.schedule is None:
+            return None
         try:
             return convert_beta(
                 self.beta or 0.0, source=source, target=target, num_elements=self.num_elements(), schedule=self.schedule
@@ -193,7 +195,9 @@ class Alarms:
         num_elements: counts those of a latent.
     """
 
-    def __init__(self, recipe: Recipe, plan: Plan, schedule: NoiseSchedule, num_elements: Callable[[], int]) -> None:
+    def __init__(
+        self, recipe: Recipe, plan: Plan, schedule: NoiseSchedule | None, num_elements: Callable[[], int]
+    ) -> None:
         self.winner = WinnerAlarm(recipe.guards)
         self.logits = LogitCheck(plan.composition.pair_beta, recipe.likelihood.weighting, num_elements, schedule)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from diffpref.config import Bank as BankSettings
 from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Method, Role, RoleSpec
 from diffpref.core.vocabulary import parse
+from diffpref.models.attention import attention_names
 from diffpref.models.roles import PlacedRole
 from diffpref.objectives.compose import Composition
 from diffpref.training.batches import Batches
@@ -82,7 +83,7 @@ def answering(
         "network": network_settings(network),
         "kept": [type(likelihood).__name__, *likelihood.raw_names],
         "precision": recipe.model.precision,
-        "attention": sorted({type(processor).__name__ for processor in network.attn_processors.values()}),
+        "attention": attention_names(network),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "kernels": [
             torch.get_float32_matmul_precision(),
@@ -92,7 +93,7 @@ def answering(
         ],
         "compiled": recipe.model.compile and [recipe.model.compile, recipe.model.compile_backend],
         "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        "versions": {"torch": torch.__version__, **{name: version(name) for name in ("diffusers", "transformers")}},
     }
 
 

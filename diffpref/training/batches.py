@@ -37,18 +37,21 @@ TRIES = 1000
 """Draws of a companion before it is given up."""
 
 
-def load_items(data: Data, view: str, quarantine: str | None = None) -> tuple[Sequence[Record], Sequence[Item]]:
+def load_items(
+    data: Data, view: str, quarantine: str | None = None, texts: bool = False
+) -> tuple[Sequence[Record], Sequence[Item]]:
     """Read a source and return its records and what a view makes of them.
 
     Args:
         data: the recipe's section.
         view: a name of `diffpref.data.VIEWS`.
         quarantine: where unusable records are listed.
+        texts: whether the source's columns are texts, and not pictures.
 
     Raises:
         DataError: unreadable, or nothing in it gives an item of this view.
     """
-    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard)
+    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
     records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
     common: dict[str, Any] = {
         "drop_ties": data.drop_ties,

@@ -69,6 +69,11 @@ class Plan:
         return sorted(self.roles, key=lambda name: (name == "policy", name))
 
     @property
+    def wanted(self) -> frozenset[str]:
+        """The quantities that models are asked for, with their units."""
+        return frozenset(name.form for name in map(parse, self.names) if name.kind == "model")
+
+    @property
     def trained(self) -> frozenset[str]:
         """The roles into which gradients flow."""
         return frozenset({"policy", *(name for name, spec in self.specs.items() if spec.trained)})

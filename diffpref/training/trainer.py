@@ -130,13 +130,14 @@ class Trainer:
     def _load_data(self, found: Checkpoint | None) -> None:
         recipe, main = self.recipe, self.world.is_main
         plan, quarantine = self.plan, str(self.output / "quarantine.jsonl") if main else None
-        records, items = load_items(recipe.data, plan.view, quarantine)
+        kind = encoders.get(plan.method.likelihood)
+        records, items = load_items(recipe.data, plan.view, quarantine, kind.texts)
         if main:
             logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
-        check_items(items, plan, self.records_per_update)
-        kind = encoders.get(plan.method.likelihood)
         with self.accelerator.main_process_first():  # the others find what the first has encoded
-            encoder = kind.open(recipe, records, self.random, self.device)
+            encoder = kind.open(recipe, records, self.random, self.device, plan.names)
+            items = encoder.usable(items, plan.groups)
+            check_items(items, plan, self.records_per_update)
             columns = plan.columns | set(plan.composition.optional)
             self.batches = Batches(items, encoder, self.random, self.device, plan.groups, columns, recipe.bank.slots)
             self.data_digest = self.batches.digest()
@@ -161,7 +162,7 @@ class Trainer:
         optimizer = make_optimizer(recipe.optim, trained, self.device)
         for name, group in zip(trained, optimizer.param_groups, strict=True):
             group |= {"role": name, "lr_scale": placed[name].spec.learning_rate_scale if name in placed else 1.0}
-        self.roles = view_roles(placed, self.family, network, self.autocast)
+        self.roles = view_roles(placed, self.family, network, self.autocast, self.plan.wanted)
         context = Context(self.family, self.roles, self.random, world=self.world)
         self.moving = Moving(
             placed, adapter, self.bare, optimizer, self.plan.method, context, average=recipe.training.ema
@@ -184,7 +185,7 @@ class Trainer:
             state={name: tensor.to(self.device) for name, tensor in self.plan.composition.initial_state().items()},
             guard=NonFiniteGuard(recipe.guards, self.output if self.world.is_main else None),
         )
-        self.alarms = Alarms(recipe, self.plan, self.family.schedule, self._num_elements)
+        self.alarms = Alarms(recipe, self.plan, getattr(self.family, "schedule", None), self._num_elements)
 
     def _num_elements(self) -> int:
         """Count the elements of a latent."""
@@ -223,7 +224,7 @@ class Trainer:
                 compile_network(network, blocks, model.compile, model.compile_backend)
             if self.sharding is not None:
                 shard_network(network, blocks, self.sharding)
-        return self.accelerator.prepare(self.bare) if self.sharding is None else self.bare
+        return self.accelerator.prepare(self.family.asked(self.bare)) if self.sharding is None else self.bare
 
     @property
     def sharded(self) -> bool:
@@ -271,7 +272,9 @@ class Trainer:
                 started = time.perf_counter()
                 metrics = self.advance()
                 seconds = time.perf_counter() - started
-                metrics["perf/images_per_second"] = self.batches.samples * self.records_per_update / seconds
+                metrics[f"perf/{self.family.samples}_per_second"] = (
+                    self.batches.samples * self.records_per_update / seconds
+                )
                 metrics["perf/memory_bytes"] = memory_bytes(self.device)
                 metrics.update(self.alarms(self.step, metrics))
                 for callback in self.callbacks:

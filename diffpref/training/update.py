@@ -129,7 +129,7 @@ class Updater:
         self.state.update(whole.seen[0].state)
         coefficients = self._coefficients(whole.sums)
         loss = (coefficients * whole.sums / whole.weights).sum()
-        length = self.context.family.schedule.num_train_timesteps
+        length = self.context.family.num_timesteps
         reduce = (lambda summed: summed) if whole.shared else self._reduce
         metrics = update_metrics(whole.seen, loss, coefficients, length, reduce)
         return {**metrics, **gradient, "lr": self._rate(step)}

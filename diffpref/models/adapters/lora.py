@@ -81,17 +81,17 @@ class Lora(Adapter):
             target_modules=list(self.targets or family.lora_targets),
             use_dora=self.dora,
         )
-        self._add(family.network, config, name)
+        self._add(family, config, name)
         for key, parameter in named_parameters(family.network, name).items():
             parameter.data = parameter.data.float()
             if "lora_A" in key:  # PEFT draws from the global generator; ours is keyed by the layer's name
                 drawn = torch.randn(parameter.shape, generator=random.generator("adapter", key))
                 parameter.data.copy_(drawn / self.rank)
 
-    def _add(self, network: Network, config: Any, name: str) -> None:
+    def _add(self, family: ModelFamily, config: Any, name: str) -> None:
         try:
-            with undisturbed(network):
-                network.add_adapter(config, adapter_name=name)
+            with undisturbed(family.network):
+                family.add_lora(family.network, config, name)
         except ValueError as error:
             raise ConfigError(f"adapter.targets: {str(error).splitlines()[0][:200]}") from error
 
@@ -112,7 +112,7 @@ class Lora(Adapter):
         from peft import LoraConfig
 
         network = family.network
-        self._add(network, LoraConfig(**network.peft_config[POLICY].to_dict()), name)
+        self._add(family, LoraConfig(**network.peft_config[POLICY].to_dict()), name)
         self.load_state(network, self.state(network), name)
         return self._held(network, name)
 

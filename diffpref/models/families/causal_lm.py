@@ -18,7 +18,16 @@ from diffpref.likelihood.head import Head
 from diffpref.likelihood.tokens import places, read_role
 from diffpref.models import registry
 from diffpref.models.base import ModelFamily, Network
-from diffpref.models.decoders import decoder_of, head_of, load_decoder, load_tokenizer, tiny_decoder, tiny_tokenizer
+from diffpref.models.decoders import (
+    context_of,
+    decoder_of,
+    head_of,
+    load_decoder,
+    load_tokenizer,
+    read_context,
+    tiny_decoder,
+    tiny_tokenizer,
+)
 from diffpref.models.gates import recompute
 from diffpref.models.loading import freeze
 from diffpref.models.precision import DTYPES
@@ -81,6 +90,7 @@ class CausalLM(ModelFamily):
 
     name: ClassVar[str] = "causal_lm"
     likelihood: ClassVar[str] = "tokens"
+    samples: ClassVar[str] = "completions"
     hub: ClassVar[Mapping[str, str]] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
 
     # ------------------------------------------------------------ loading
@@ -118,8 +128,10 @@ class CausalLM(ModelFamily):
                     where, dtype=DTYPES[precision], revision=revision, variant=variant, allow_pickle=allow_pickle
                 )
             )
-            family.context = _context(family.network.config)
+            family.context = read_context(family.network.config)
             _check_head(path, family.network)
+        else:
+            family.context = context_of(where, revision=revision)
         if "text" in parts:
             family.tokenizer = load_tokenizer(where, revision=revision)
         if family.network is not None and family.tokenizer is not None:
@@ -132,7 +144,7 @@ class CausalLM(ModelFamily):
     def tiny(cls, seed: int = 0) -> CausalLM:
         tokenizer = tiny_tokenizer()
         network = freeze(tiny_decoder(tokenizer, seed))
-        return cls("tiny", network, tokenizer, _context(network.config))
+        return cls("tiny", network, tokenizer, read_context(network.config))
 
     def to(self, device: torch.device | str) -> CausalLM:
         if self.network is not None:
@@ -196,7 +208,6 @@ class CausalLM(ModelFamily):
 
     def set_checkpointing(self, network: Network, level: bool | str) -> None:
         if not level:
-            network.gradient_checkpointing_disable()
             return
         every = 2 if level == "every_second" else 1
         network._set_gradient_checkpointing(True, recompute, every)
@@ -204,6 +215,11 @@ class CausalLM(ModelFamily):
             block.training = True
 
     # ------------------------------------------------------------ what was trained
+
+    def add_lora(self, network: Network, config: Any, name: str) -> None:
+        from peft import inject_adapter_in_model
+
+        inject_adapter_in_model(config, network, name)  # what add_adapter of transformers does, for any version of PEFT
 
     def read_lora(self, network: Network, path: str, name: str) -> int:
         from peft import LoraConfig
@@ -215,7 +231,7 @@ class CausalLM(ModelFamily):
             raise ModelError(f"{path}: no adapter_config.json; expected a folder that PEFT wrote")
         config = LoraConfig.from_pretrained(str(folder))
         weights = load_file(folder / "adapter_model.safetensors")
-        network.add_adapter(config, adapter_name=name)
+        self.add_lora(network, config, name)
         set_peft_model_state_dict(
             network, {key.removeprefix(PREFIX): tensor for key, tensor in weights.items()}, adapter_name=name
         )
@@ -236,13 +252,8 @@ class CausalLM(ModelFamily):
 
     def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
         network.save_pretrained(folder, state_dict=None if state is None else dict(state))
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
-
-
-def _context(config: Any) -> int | None:
-    found = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(found) if found else None
+        tokenizer = self.tokenizer or load_tokenizer(resolve(self.path), revision=self.revision)
+        tokenizer.save_pretrained(folder)
 
 
 def _check_head(path: str, network: Network) -> None:

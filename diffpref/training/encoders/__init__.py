@@ -8,7 +8,7 @@ a model of its kind is fed. A new kind is one file here, or in another distribut
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 import torch
 
@@ -45,8 +45,18 @@ Shown: TypeAlias = Mapping[str, Sequence[Sequence[Place | None]]]
 class Encoder(Protocol):
     """Makes batches of one kind of model. Everything that can be prepared once is prepared by `encode`."""
 
+    texts: ClassVar[bool]
+    """Whether a source's columns are read as texts, and not as pictures."""
+
     @classmethod
-    def open(cls, recipe: Recipe, records: Sequence[Record], random: Random, device: torch.device) -> Encoder:
+    def open(
+        cls,
+        recipe: Recipe,
+        records: Sequence[Record],
+        random: Random,
+        device: torch.device,
+        names: Sequence[str] = (),
+    ) -> Encoder:
         """Return the encoder of a run, with whatever models it needs loaded.
 
         Args:
@@ -54,6 +64,15 @@ class Encoder(Protocol):
             records: of its source.
             random: of the run.
             device: where batches go, and where encoders run.
+            names: what the likelihood will be asked, by vocabulary name.
+        """
+        ...
+
+    def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
+        """Return the items that can be put before the model as the recipe wants it; the others are counted and told.
+
+        Raises:
+            DataError: an item cannot, and the recipe does not say that it be left out.
         """
         ...
 

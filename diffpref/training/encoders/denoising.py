@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,12 +53,24 @@ class LatentEncoder:
         self._known: dict[Place, Candidate] = {}
         self._empty: Conditioning | None = None
 
+    texts: ClassVar[bool] = False
+
     @classmethod
-    def open(cls, recipe: Recipe, records: Sequence[Record], random: Random, device: torch.device) -> LatentEncoder:
+    def open(
+        cls,
+        recipe: Recipe,
+        records: Sequence[Record],
+        random: Random,
+        device: torch.device,
+        names: Sequence[str] = (),
+    ) -> LatentEncoder:
         encoders = open_family(recipe.model, "vae", "text").to(device)
         resolution = recipe.data.resolution or encoders.native_resolution()
         cache = EncodedCache(Path(recipe.data.cache or Path(recipe.output) / "cache"), encoders, resolution)
         return cls(records, cache, random, device, framing_of(recipe.data))
+
+    def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
+        return items
 
     def encode(self, items: Sequence[Item], groups: Sequence[str]) -> None:
         for start in range(0, len(items), AT_ONCE):

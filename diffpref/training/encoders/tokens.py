@@ -1,0 +1,184 @@
+"""For language models: prompts and completions as tokens, all of them made once, before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffpref.config import Data, Recipe
+from diffpref.core.contracts import Batch, Conditioning, Record
+from diffpref.core.errors import DataError
+from diffpref.core.randomness import Random
+from diffpref.core.vocabulary import parse
+from diffpref.data import Item
+from diffpref.data.texts import answer_of, prompt_of, template_of
+from diffpref.likelihood.tokens import IGNORED
+from diffpref.models import open_family
+from diffpref.models.tokenising import fit
+from diffpref.training.encoders import Key, Place, Shown, registry
+
+__all__ = ["Encoded", "TokenEncoder"]
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Records named in an error."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A record's tokens: of its prompt, and candidate -> of its completion."""
+
+    prompt: tuple[int, ...]
+    completions: Mapping[int, tuple[int, ...]]
+
+
+@registry.register("tokens")
+class TokenEncoder:
+    """Rows of a prompt and a completion, padded on the right.
+
+    Args:
+        records: of the source.
+        family: with its tokenizer.
+        device: where batches go.
+        data: how much is read, and what gives way.
+        even: whether every row is as long as the longest of the data, so that all batches have one shape.
+    """
+
+    texts: ClassVar[bool] = True
+
+    def __init__(
+        self, records: Sequence[Record], family: Any, device: torch.device, data: Data, even: bool = False
+    ) -> None:
+        self.records, self.family, self.device, self.data, self.even = records, family, device, data, even
+        self.pad, self.begin = family.tokenizer.pad_token_id, family.tokenizer.bos_token_id
+        self.max_length = min(n for n in (data.max_length, family.context, 2**31) if n is not None)
+        if data.max_length is not None and self.max_length < data.max_length:
+            logger.warning("data.max_length: the model reads %d tokens, not %d", self.max_length, data.max_length)
+        self.encoded: dict[int, Encoded] = {}
+        self.longest = 0
+
+    @classmethod
+    def open(
+        cls,
+        recipe: Recipe,
+        records: Sequence[Record],
+        random: Random,
+        device: torch.device,
+        names: Sequence[str] = (),
+    ) -> TokenEncoder:
+        data = recipe.data
+        units = any(parse(name).unit for name in names)
+        even = data.padding == "data" or (data.padding == "auto" and (units or recipe.bank.slots > 0))
+        return cls(records, open_family(recipe.model, "text"), device, data, even)
+
+    # ------------------------------------------------------------ before the first step
+
+    def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
+        """Tokenise every item; leave out those that are too long where ``data.truncation`` is ``drop``.
+
+        Raises:
+            DataError: it lists the records that cannot be put before the model, and says what to do.
+        """
+        wanted: dict[int, set[int]] = {}
+        for item in items:
+            numbers = {number for several in item.groups.values() for number in _several(several)}
+            wanted.setdefault(item.record_index, set()).update(numbers)
+        counts: Counter[str] = Counter()
+        problems: list[str] = []
+        for index, numbers in wanted.items():
+            try:
+                self._encode(index, sorted(numbers), counts)
+            except DataError as error:
+                problems.append(f"record {self.records[index].id!r}: {error}")
+        if problems:
+            more = f"\n... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+            raise DataError("\n".join(problems[:SHOWN]) + more)
+        for what, count in counts.items():
+            logger.warning("texts: %d of %d records %s (data.max_length %d)", count, len(wanted), what, self.max_length)
+        kept = [item for item in items if item.record_index in self.encoded]
+        if not kept:
+            raise DataError(f"no text fits into data.max_length {self.max_length}")
+        self.longest = max(len(one.prompt) + max(map(len, one.completions.values())) for one in self.encoded.values())
+        return kept
+
+    def _encode(self, index: int, numbers: Sequence[int], counts: Counter[str]) -> None:
+        record = self.records[index]
+        answers = [answer_of(record, number) for number in numbers]
+        prompt, completions = self.family.encode(prompt_of(record), answers, **template_of(record))
+        fitted = fit(prompt, completions, self.max_length, self.data.truncation, self.begin)
+        if fitted is None:
+            counts["are too long and left out"] += 1
+            return
+        counts += Counter({"lost the beginning of their prompt": int(fitted.cut_prompt > 0)})
+        counts += Counter({"lost the end of a completion": int(fitted.cut_completions > 0)})
+        for name in ("lost the beginning of their prompt", "lost the end of a completion"):
+            if not counts[name]:
+                del counts[name]
+        self.encoded[index] = Encoded(fitted.prompt, dict(zip(numbers, fitted.completions, strict=True)))
+
+    def encode(self, items: Sequence[Item], groups: Sequence[str]) -> None:
+        """Everything is done by `usable`."""
+
+    def release(self) -> None:
+        """Forget the records and the tokenizer."""
+        self.family.drop("text")
+
+    def content(self, place: Place) -> str:
+        record = self.records[place.record]
+        told = [record.candidates[place.candidate].text, sorted(record.meta.items())]
+        return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------ in a step
+
+    def batch(self, keys: Sequence[Key], items: Sequence[Item], shown: Shown) -> Batch:
+        """Return token rows: ``media[group]`` ids, ``conditioning[group]`` ``attention_mask`` and ``labels``."""
+        rows = {
+            group: [[self._row(item, place) for place in places] for item, places in zip(items, several, strict=True)]
+            for group, several in shown.items()
+        }
+        longest = max(len(p) + len(c) for several in rows.values() for one in several for p, c in one)
+        length = max(longest, self.longest) if self.even else longest
+        media, conditioning = {}, {}
+        for group, several in rows.items():
+            ids, labels, mask = _padded([pair for one in several for pair in one], length, self.pad)
+            shape = (len(items), -1, length) if group == "list" else (len(items), length)
+            media[group] = ids.view(shape).to(self.device)
+            tensors = {"labels": labels.view(shape), "attention_mask": mask.view(shape)}
+            conditioning[group] = Conditioning(tensors).to(self.device)
+        return Batch(tuple(keys), media, conditioning, {}, Conditioning({}))
+
+    def _row(self, item: Item, place: Place | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return prompt and completion; a companion comes under the item's own prompt, cut where it must be."""
+        if place is None:
+            return (), ()
+        prompt = self.encoded[item.record_index].prompt
+        completion = self.encoded[place.record].completions[place.candidate]
+        return prompt, completion[: self.max_length - len(prompt)]
+
+
+def _padded(
+    rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], length: int, pad: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, labels and mask, (N, length) each."""
+    ids = torch.full((len(rows), length), pad, dtype=torch.int64)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for number, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        ids[number, :end] = torch.tensor((*prompt, *completion), dtype=torch.int64)
+        labels[number, len(prompt) : end] = ids[number, len(prompt) : end]
+        mask[number, :end] = 1
+    return ids, labels, mask
+
+
+def _several(candidates: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (candidates,) if isinstance(candidates, int) else candidates
