@@ -9,7 +9,9 @@ Each is one decorated function in a file of this package; `registry` finds them,
 from __future__ import annotations
 
 # Not lazily: importing the submodule `dpo` binds the package's attribute to the module, these lines to the function.
+from diffpref.objectives.anchored import apo_down, apo_zero, nca_pair
 from diffpref.objectives.base import Objective, ObjectiveSpec, objective, registry
+from diffpref.objectives.binary_classifier import bco, bco_pair, bco_pair_running
 from diffpref.objectives.calibrated import capo
 from diffpref.objectives.compose import Composition, compose, reduce_sums
 from diffpref.objectives.conditions import bdhs, vdpo
@@ -25,6 +27,7 @@ from diffpref.objectives.dspo import dspo
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
 from diffpref.objectives.inverse_rl import diffusion_dro
 from diffpref.objectives.ipo import ipo
+from diffpref.objectives.kto import apo_zero_unpaired, kto, kto_pair
 from diffpref.objectives.label_noise import cdpo, rdpo
 from diffpref.objectives.lambda_rank import rank_dpo
 from diffpref.objectives.length import ln_dpo, r_dpo
@@ -56,7 +59,13 @@ __all__ = [
     "align_anything",
     "alignprop",
     "alphapo",
+    "apo_down",
+    "apo_zero",
+    "apo_zero_unpaired",
     "asft",
+    "bco",
+    "bco_pair",
+    "bco_pair_running",
     "bdhs",
     "capo",
     "cdpo",
@@ -86,6 +95,8 @@ __all__ = [
     "inversion_dpo",
     "ipo",
     "kl_penalty",
+    "kto",
+    "kto_pair",
     "lipo_lambda",
     "lipo_pairwise",
     "lipo_pointwise",
@@ -94,6 +105,7 @@ __all__ = [
     "lpo",
     "mapo",
     "mixgrpo",
+    "nca_pair",
     "nll",
     "objective",
     "opa_dpo",

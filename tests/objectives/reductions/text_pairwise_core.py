@@ -2,14 +2,24 @@
 
 import torch
 
+from diffpref import objectives
 from diffpref.objectives import (
     alphapo,
+    apo_down,
+    apo_zero,
+    apo_zero_unpaired,
     asft,
+    bco,
+    bco_pair,
+    bco_pair_running,
     cdpo,
     cpo,
     dpo,
     dpop,
+    kto,
+    kto_pair,
     ln_dpo,
+    nca_pair,
     nll,
     orpo,
     r_dpo,
@@ -21,6 +31,7 @@ from diffpref.objectives import (
     simpo,
     slic_hf,
     slic_hf_target,
+    sppo_hard,
 )
 
 RATIOS = "chosen_log_ratio rejected_log_ratio"
@@ -44,6 +55,15 @@ def uniform(x):
 
 def reduced(terms):
     return (terms.weights * terms.losses).sum() / terms.weights.sum()
+
+
+def halves(terms):
+    """The losses of the first half of the records plus those of the second."""
+    return sum(terms.losses.chunk(2))
+
+
+def ipo(chosen, rejected):
+    return objectives.ipo(chosen_log_ratio=chosen, rejected_log_ratio=rejected, tau=0.5, length_normalize=False)
 
 
 TABLE = {
@@ -171,5 +191,53 @@ TABLE = {
         asft(**x(LOGPS), length_normalize=False),
         asft(policy_chosen_logps=x["policy_chosen_logps"], policy_rejected_logps=-50 * x.one, length_normalize=False)
         + asft(policy_chosen_logps=x.zero, policy_rejected_logps=x["policy_rejected_logps"], length_normalize=False),
+    ),
+    "kto without a gain elsewhere is apo_zero_unpaired": lambda x: (
+        kto(**x("log_ratio label"), mismatched_log_ratio=-x.one, undesirable_weight=1.33),
+        apo_zero_unpaired(**x("log_ratio label"), undesirable_weight=1.33),
+    ),
+    "kto compares with the mean gain elsewhere": lambda x: (
+        kto(**x("log_ratio label"), mismatched_log_ratio=x["mismatched_log_ratio"].abs()),
+        apo_zero_unpaired(log_ratio=x["log_ratio"] - x["mismatched_log_ratio"].abs().mean(), label=x["label"]),
+    ),
+    "apo_zero of a pair is apo_zero_unpaired of its two samples": lambda x: (
+        apo_zero(**x(RATIOS)),
+        apo_zero_unpaired(log_ratio=x["chosen_log_ratio"], label=x.one)
+        + apo_zero_unpaired(log_ratio=x["rejected_log_ratio"], label=x.zero),
+    ),
+    "kto_pair without gains is half of apo_zero": lambda x: (
+        kto_pair(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=-x["rejected_log_ratio"].abs()),
+        apo_zero(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=-x["rejected_log_ratio"].abs()) / 2,
+    ),
+    "apo_down of a chosen sample that stays is apo_zero": lambda x: (
+        apo_down(chosen_log_ratio=x.zero, rejected_log_ratio=x["rejected_log_ratio"]),
+        apo_zero(chosen_log_ratio=x.zero, rejected_log_ratio=x["rejected_log_ratio"]),
+    ),
+    "bco_pair is two logistic regressions": lambda x: (
+        bco_pair(**x(RATIOS), beta=0.3, shift=0.2),
+        dpo(chosen_log_ratio=x["chosen_log_ratio"], rejected_log_ratio=0.2 / 0.3 * x.one, beta=0.3)
+        + dpo(chosen_log_ratio=0.2 / 0.3 * x.one, rejected_log_ratio=x["rejected_log_ratio"], beta=0.3),
+    ),
+    "bco_pair_running is bco_pair about the mean reward": lambda x: (
+        bco_pair_running(**x(SOFT), beta=0.3),
+        bco_pair(**x(SOFT), beta=0.3, shift=0.15 * sum(x(RATIOS).values()).mean().item()),
+    ),
+    "bco of the samples of pairs is bco_pair_running": lambda x: (
+        halves(bco(log_ratio=torch.cat([*x(RATIOS).values()]), label=torch.cat([x.one, x.zero]), beta=0.3)),
+        bco_pair_running(**x(RATIOS), beta=0.3),
+    ),
+    "bco_pair does not see a shift of all rewards": lambda x: (
+        bco_pair(**{key: tensor + 5 for key, tensor in x(RATIOS).items()}, beta=0.1, shift=0.5),
+        bco_pair(**x(RATIOS), beta=0.1),
+    ),
+    "nca_pair lies between bco_pair and its own chosen half": lambda x: (
+        nca_pair(**x(RATIOS), beta=0.3),
+        bco_pair(**x(RATIOS), beta=0.3)
+        + nca_pair(chosen_log_ratio=x.zero, rejected_log_ratio=x["chosen_log_ratio"], beta=0.3)
+        - nca_pair(chosen_log_ratio=x.zero, rejected_log_ratio=x["rejected_log_ratio"], beta=0.3),
+    ),
+    "sppo_hard pulls each log-ratio as ipo pulls a difference": lambda x: (
+        sppo_hard(**x(RATIOS), beta=0.5),
+        ipo(x["chosen_log_ratio"], x.zero) + ipo(x.zero, x["rejected_log_ratio"]),
     ),
 }
