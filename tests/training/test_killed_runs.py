@@ -85,6 +85,8 @@ VARIANTS: dict[str, Sequence[dict[str, Any]]] = {
     "full, bank, average": (FULL, BANK, AVERAGE),
 }
 """What must come back bit by bit. Each is a list of changes to the recipe."""
+TEXT = "text"
+"""One more variant: a language model, with an objective of its own."""
 SEEDS: dict[int, tuple[Any, tuple[int, int]]] = {
     0: ("dpo", (10, 8)),  # in the middle of update 5, then in the middle of update 7
     1: ("ipo", (3, 12)),  # before the first checkpoint, then in the middle of update 6
@@ -93,25 +95,47 @@ SEEDS: dict[int, tuple[Any, tuple[int, int]]] = {
 """Seed -> objective, and the micro-batches at which the first and the second process are killed."""
 
 
+def texts(folder: Path) -> dict[str, Any]:
+    """Return what a run on texts changes in a recipe."""
+    words = ("red", "blue", "green", "small", "round")
+    rows = [
+        {"id": str(n), "prompt": f"{words[n % 5]}? ", "chosen": "yes " * (1 + n % 2), "rejected": f"no {words[n % 3]}"}
+        for n in range(16)
+    ]
+    source = folder / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "model": {"family": "causal_lm", "path": "bundled:words-decoder"},
+        "data": {"source": str(source), "score": None, "cache": None},
+        "method": "language",
+        "objective": "simpo",
+    }
+
+
 @pytest.fixture(scope="module")
 def killed(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every variant under every seed, once straight and once killed twice: ``<variant>-<seed>-<straight|killed>``."""
     folder = tmp_path_factory.mktemp("killed")
+    pictures = {
+        "model": {"family": "sdxl", "path": str(tiny_sdxl)},
+        "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
+        "method": "diffusion_dpo",
+    }
     jobs = []
-    for variant, changes in VARIANTS.items():
+    for variant, changes in {**VARIANTS, TEXT: (texts(folder), LORA)}.items():
         for seed, (objective, kills) in SEEDS.items():
             keys: dict[str, Any] = {
+                **pictures,
                 "seed": seed,
-                "model": {"family": "sdxl", "path": str(tiny_sdxl)},
-                "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
-                "method": "diffusion_dpo",
                 "objective": objective,
                 "optim": {"learning_rate": 1e-4, "schedule": "cosine"},
                 "training": {"steps": 8, "batch_size": 2, "accumulation": 2, "checkpoint_every": 3},
             }
             for change in changes:
                 for section, values in change.items():
-                    keys[section] = {**keys.get(section, {}), **values}
+                    known = keys.get(section)
+                    both = isinstance(known, dict) and isinstance(values, dict)
+                    keys[section] = {**known, **values} if both else values  # type: ignore[dict-item]
             if "bank" in keys:
                 keys["bank"] = {**keys["bank"], "folder": str(folder / f"bank-{variant}-{seed}")}
             name = f"{variant}-{seed}"
@@ -124,7 +148,7 @@ def killed(tiny_sdxl: Path, scored_store: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, TEXT])
 def test_row_01_resuming_after_kill_9_is_bit_identical(killed: Path, variant: str, seed: int) -> None:
     straight, broken = (killed / f"{variant}-{seed}-{kind}" for kind in ("straight", "killed"))
     assert [row["step"] for row in exact(straight)] == [1, 2, 3, 4, 5, 6, 7, 8]
