@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import pytest
 from torch import Tensor
 
+from diffpref import methods
 from diffpref.config import build_recipe
+from diffpref.core.contracts import RoleSpec
 from diffpref.core.errors import ConfigError, DataError
+from diffpref.methods.sft import SFT
 from diffpref.objectives import objective, registry
 from diffpref.training import Trainer
 from diffpref.training.plan import Plan, make_plan
@@ -34,12 +37,20 @@ def toys() -> Iterator[None]:
     def peers(*, peer_chosen_logps: Tensor) -> Tensor:
         return -peer_chosen_logps
 
-    def tokens(*, policy_chosen_token_logps: Tensor, chosen_kl: Tensor) -> Tensor:
-        return -policy_chosen_token_logps.sum(1) + chosen_kl
+    def values(*, policy_chosen_token_value: Tensor, chosen_kl: Tensor) -> Tensor:
+        return -policy_chosen_token_value.sum(1) + chosen_kl
+
+    def lengths(*, policy_chosen_logps: Tensor, chosen_length: Tensor, chosen_segment_mask: Tensor) -> Tensor:
+        return -policy_chosen_logps / chosen_length * chosen_segment_mask.sum(1)
+
+    def chosen(*, chosen_log_ratio: Tensor) -> Tensor:
+        return -chosen_log_ratio
 
     toy("toy_soft", soft)
+    toy("toy_chosen", chosen)
     toy("toy_peers", peers)
-    toy("toy_tokens", tokens)
+    toy("toy_values", values)
+    toy("toy_lengths", lengths)
     yield
     for name in [name for name in registry._things if name.startswith("toy_")]:
         del registry._things[name], registry._origins[name]
@@ -62,13 +73,10 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
     [
         ({"method": "sft", "objective": "dpo"}, "objective: needs rejected samples; method 'sft' prepares chosen"),
         ({"objective": "toy_peers"}, "objective: needs the role peer; method 'diffusion_dpo' has policy, reference"),
-        (
-            {"objective": "toy_tokens"},
-            "objective: needs chosen_kl, policy_chosen_token_logps; the likelihood 'denoising'",
-        ),
+        ({"objective": "toy_values"}, "objective: needs policy_chosen_token_value; the likelihood 'denoising' of this"),
         (
             {"method": "dpo"},
-            "method: 'dpo' is an objective, not a method; put it under objective. Methods: diffusion_dpo",
+            "method: 'dpo' is an objective, not a method; put it under objective. Methods: ",
         ),
         ({"method": "difusion_dpo"}, "method: unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'?"),
         ({"objective": "nlll"}, "objective[0]: unknown objective 'nlll'; did you mean 'nll'?"),
@@ -82,6 +90,45 @@ def test_a_misfit_is_one_line(recipe_keys: Keys, changes: dict[str, Any], line: 
     with pytest.raises(ConfigError) as caught:
         plan(recipe_keys(**changes))
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_what_a_denoiser_lacks_is_told_with_the_reason(recipe_keys: Keys) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(recipe_keys(objective="toy_lengths"))
+    lengths, segments = str(caught.value).splitlines()
+    assert lengths.startswith("objective: needs chosen_length; a denoiser's samples have no length; choose an")
+    assert segments.startswith("objective: needs chosen_segment_mask; segments are the frames of a video, which no")
+
+
+def test_a_reference_that_the_method_has_not_is_told(recipe_keys: Keys) -> None:
+    class Alone(SFT):
+        """A method of the policy alone."""
+
+        @property
+        def roles(self) -> Mapping[str, RoleSpec]:
+            return {}
+
+    methods.registry.register("toy_alone")(Alone)
+    try:
+        with pytest.raises(ConfigError, match="objective: needs the role reference; method 'toy_alone' has policy"):
+            plan(recipe_keys(method="toy_alone", objective={"toy_chosen": {}}))
+    finally:
+        del methods.registry._things["toy_alone"], methods.registry._origins["toy_alone"]
+
+
+def test_a_method_says_whose_answers_it_prepares_for(recipe_keys: Keys) -> None:
+    class Words(SFT):
+        """A method of text."""
+
+        likelihood: ClassVar[str] = "tokens"
+
+    methods.registry.register("toy_words")(Words)
+    try:
+        line = "method: 'toy_words' prepares rows for the likelihood 'tokens'; family 'sdxl' is read by 'denoising'"
+        with pytest.raises(ConfigError, match=line):
+            plan(recipe_keys(method="toy_words"))
+    finally:
+        del methods.registry._things["toy_words"], methods.registry._origins["toy_words"]
 
 
 def test_all_mistakes_are_told_at_once(recipe_keys: Keys) -> None:
