@@ -94,7 +94,7 @@ def spo(
 
     Args:
         chosen_log_ratio: (B,) policy minus reference log-probability of the step to the better candidate.
-        rejected_log_ratio: (B,) the same for the step to the worse one (`diffpref.ranking.step_pairs` selects them).
+        rejected_log_ratio: (B,) the same for the step to the worse one (`diffpref.ranking.step_pair` selects them).
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
         beta: inverse temperature.
         eps: how far a ratio may move.

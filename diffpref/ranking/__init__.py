@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-from diffpref.ranking.curriculum import curriculum
+from diffpref.ranking.advantages import aggregated_advantages, buffered_advantages, group_advantages
+from diffpref.ranking.calibration import (
+    PICKSCORE_COSINES,
+    calibrated_rewards,
+    fronts,
+    majority_vote,
+    rarity_weights,
+    smoothed_preference,
+    win_shares,
+)
+from diffpref.ranking.curation import curated_distribution
+from diffpref.ranking.curriculum import curriculum, curriculum_floors
 from diffpref.ranking.pairings import PAIRINGS, Pairing, adjacent, all_pairs, best_vs_worst
 from diffpref.ranking.ranks import num_unscored, order, ranks
 from diffpref.ranking.rejection import acceptance, first_round, reject_sample, tournament
+from diffpref.ranking.segments import agreed_label, latent_segments, whole_label
+from diffpref.ranking.steps import dynamic_thresholds, step_pair
 from diffpref.ranking.win_rates import Matrix, both_orders, mean_margins, preference_matrix, win_rates
 
 __all__ = [
     "PAIRINGS",
+    "PICKSCORE_COSINES",
     "Matrix",
     "Pairing",
     "acceptance",
     "adjacent",
+    "aggregated_advantages",
+    "agreed_label",
     "all_pairs",
     "best_vs_worst",
     "both_orders",
+    "buffered_advantages",
+    "calibrated_rewards",
+    "curated_distribution",
     "curriculum",
+    "curriculum_floors",
+    "dynamic_thresholds",
     "first_round",
+    "fronts",
+    "group_advantages",
+    "latent_segments",
+    "majority_vote",
     "mean_margins",
     "num_unscored",
     "order",
     "preference_matrix",
     "ranks",
+    "rarity_weights",
     "reject_sample",
+    "smoothed_preference",
+    "step_pair",
     "tournament",
+    "whole_label",
     "win_rates",
+    "win_shares",
 ]

@@ -13,17 +13,37 @@ from diffpref.schedules.steps import (
     dpmpp_2m_step,
     dpmpp_2m_timesteps,
 )
+from diffpref.schedules.stochastic import (
+    FlowStep,
+    cps_logps,
+    dance_sde_step,
+    ddim_distribution,
+    ddim_std,
+    flow_cps_step,
+    flow_sde_step,
+    gaussian_kl,
+    gaussian_logps,
+)
 
 __all__ = [
     "PREDICTION_TYPES",
     "SPACINGS",
     "DiscreteSchedule",
     "FlowSchedule",
+    "FlowStep",
     "PredictionType",
     "Schedule",
+    "cps_logps",
+    "dance_sde_step",
+    "ddim_distribution",
     "ddim_landings",
+    "ddim_std",
     "ddim_step",
     "ddim_timesteps",
     "dpmpp_2m_step",
     "dpmpp_2m_timesteps",
+    "flow_cps_step",
+    "flow_sde_step",
+    "gaussian_kl",
+    "gaussian_logps",
 ]
