@@ -20,7 +20,8 @@ def set_attention(network: Network, backend: str) -> str:
         network: a model of diffusers or transformers.
         backend: ``native`` is torch's scaled_dot_product_attention; ``xformers`` falls back to it with a one-line
             warning where xformers is missing or does not run on this device; ``auto`` is native, which is as fast and
-            as frugal on every device that torch supports.
+            as frugal on every device that torch supports; for language models it is native on tokens without padding,
+            see `diffpref.models.packing`.
 
     Raises:
         ConfigError: another name.
@@ -32,7 +33,10 @@ def set_attention(network: Network, backend: str) -> str:
             raise ConfigError("model.attention: language models take auto or native, got 'xformers'")
         if backend == "native":
             network.set_attn_implementation("sdpa")
-        return "native"
+            return "native"
+        from diffpref.models.packing import attach
+
+        return "rows" if attach(network) else "native"
     from diffusers.models.attention_processor import AttnProcessor2_0
 
     if backend == "xformers":

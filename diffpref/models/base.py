@@ -37,6 +37,8 @@ class ModelFamily(ABC):
     """Registry name of what reads its answers; it also chooses how records become batches
     (`diffpref.training.encoders`). It is known without loading anything."""
 
+    even: bool = False
+    """Whether every forward of a run is to have one shape."""
     num_timesteps: int = 1
     """How long the path from clean data to noise is, for denoisers."""
     samples: ClassVar[str]

@@ -149,6 +149,7 @@ class Trainer:
     def _build(self) -> None:
         recipe, adapter = self.recipe, self.plan.adapter
         self.family = open_family(recipe.model, "network").to(self.device)
+        self.family.even = self.batches.encoder.even or bool(recipe.model.compile)
         self.bare: Any = self.family.network
         set_attention(self.bare, recipe.model.attention)
         adapter.install(self.family, self.random)

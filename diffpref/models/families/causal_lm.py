@@ -30,6 +30,7 @@ from diffpref.models.decoders import (
 )
 from diffpref.models.gates import recompute
 from diffpref.models.loading import freeze
+from diffpref.models.packing import is_attached, lay_out, run
 from diffpref.models.precision import DTYPES
 from diffpref.models.tokenising import Text, encode_completions
 
@@ -44,11 +45,12 @@ class Completions(nn.Module):
 
     Args:
         network: a causal language model of transformers.
+        even: whether rows keep their padding, so that every forward has one shape.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, even: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.even = network, even
 
     def forward(
         self, ids: Tensor, labels: Tensor, mask: Tensor, wanted: frozenset[str] = frozenset()
@@ -61,6 +63,9 @@ class Completions(nn.Module):
             mask: (N, T), 0 at padding.
             wanted: quantities that the objectives name.
         """
+        layout = lay_out(ids, labels, mask) if not self.even and is_attached(self.network) else None
+        if layout is not None:
+            return read_role(run(self.network, layout), head_of(self.network), labels, wanted)
         told: dict[str, Any] = {"input_ids": ids, "use_cache": False}
         if not bool((mask[:, :-1] >= mask[:, 1:]).all()):  # padding on the right is after everything that is read
             told |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
@@ -80,6 +85,7 @@ class CausalLM(ModelFamily):
         tokenizer: its own.
         context: tokens that the model can read.
         revision: commit, tag or branch on the hub.
+        even: whether rows keep their padding, so that every forward has one shape.
     """
 
     path: str
@@ -87,6 +93,7 @@ class CausalLM(ModelFamily):
     tokenizer: Any = None
     context: int | None = None
     revision: str | None = None
+    even: bool = False
 
     name: ClassVar[str] = "causal_lm"
     likelihood: ClassVar[str] = "tokens"
@@ -165,7 +172,11 @@ class CausalLM(ModelFamily):
         return encode_completions(self.tokenizer, prompt, completions, **template)
 
     def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
-        asked = network if hasattr(network, "module") or isinstance(network, Completions) else Completions(network)
+        asked = (
+            network
+            if hasattr(network, "module") or isinstance(network, Completions)
+            else Completions(network, self.even)
+        )
         told = rows.conditioning.tensors
         return dict(asked(rows.inputs["ids"], rows.inputs["labels"], told["attention_mask"], wanted))
 
@@ -184,7 +195,7 @@ class CausalLM(ModelFamily):
         )
 
     def asked(self, network: Network) -> Network:
-        return Completions(network)
+        return Completions(network, self.even)
 
     @property
     def lora_targets(self) -> list[str]:

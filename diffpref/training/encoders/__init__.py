@@ -47,6 +47,8 @@ class Encoder(Protocol):
 
     texts: ClassVar[bool]
     """Whether a source's columns are read as texts, and not as pictures."""
+    even: bool
+    """Whether all batches have one shape, so that models are to keep it."""
 
     @classmethod
     def open(

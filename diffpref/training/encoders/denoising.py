@@ -54,6 +54,7 @@ class LatentEncoder:
         self._empty: Conditioning | None = None
 
     texts: ClassVar[bool] = False
+    even = True
 
     @classmethod
     def open(
