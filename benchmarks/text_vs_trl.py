@@ -1,8 +1,8 @@
 """Our DPO step on a language model against TRL's: ``python benchmarks/text_vs_trl.py`` (extra ``compare``).
 
 Same pairs in the same order, weights, adapter, loss and optimiser, so that the losses must agree. Both trainers run as
-their users run them, `trl.DPOTrainer.train` and `diffpref.Trainer.steps`, taking turns update by update in one process on
-one thread; CPU time is counted, so that other work on the machine hardly matters. The rows:
+their users run them, `trl.DPOTrainer.train` and `diffpref.Trainer.steps`, taking turns update by update in one process
+on one thread; CPU time is counted, so that other work on the machine hardly matters. The rows:
 
 - ``trl``: as it comes: gradient checkpointing, bfloat16 autocast, the reference asked in every step.
 - ``trl, best``: no checkpointing, float32, everything else alike.

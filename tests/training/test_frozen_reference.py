@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         family: Any = families.get(name.removesuffix("_refiner"))
         family.tiny(**options).pipeline().save_pretrained(folder / name)
         made[name] = folder / name
-    return made
+    text: Any = families.get("causal_lm").tiny()
+    text.save_network(text.network, folder / "causal_lm", None)
+    lines = [{"prompt": f"{n}? ", "chosen": "yes", "rejected": "no, no"} for n in range(4)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {**made, "causal_lm": folder / "causal_lm", "texts": folder / "pairs.jsonl"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -34,6 +39,7 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
     name: str, models: dict[str, Path], scored_store: Path, tmp_path: Path
 ) -> None:
     own = load_recipe(name, {"output": str(tmp_path / "run"), "data.source": str(scored_store)})
+    texts = families.get(own.model.family).likelihood == "tokens"
     path = models["sdxl_refiner" if name.startswith("sdxl_refiner") else own.model.family]
     recipe = load_recipe(
         name,
@@ -43,9 +49,9 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
             "model.precision": "fp32",
             "model.revision": None,
             "model.variant": None,
-            "data.source": str(scored_store),
-            "data.score": "oracle",
-            "data.resolution": 64,
+            "data.source": str(models["texts"] if texts else scored_store),
+            "data.score": None if texts else "oracle",
+            "data.resolution": None if texts else 64,
             "optim.warmup_steps": 0,
             "optim.learning_rate": 1e-2,
             "training.steps": 2,
