@@ -37,7 +37,6 @@ def sources(name: str) -> list[str]:
     found = [description(thing.get(name))["source"] for thing in things if name in thing]
     if not found:
         known = sorted({known for thing in things for known in thing.names()})
-        raise ConfigError(
-            f"unknown objective or method '{name}'{suggest(name, known) or ';'} known: {', '.join(known)}"
-        )
+        hint = suggest(name, known) or ";"
+        raise ConfigError(f"unknown objective or method '{name}'{hint} 'diffpref list' shows the {len(known)} names")
     return [source for source in found if source]

@@ -19,6 +19,9 @@ __all__ = ["Registry"]
 
 T = TypeVar("T")
 
+LISTED = 30
+"""Names that an error lists; more would hide what it says."""
+
 
 class Registry(Generic[T]):
     """A namespace of things of one kind.
@@ -96,7 +99,8 @@ class Registry(Generic[T]):
         if name in self._aliases:
             return self._aliases[name]
         hint = suggest(name, [*known, *self._aliases]) or ";"
-        raise ConfigError(f"unknown {self.kind} '{name}'{hint} known: {', '.join(known)}")
+        listed = ", ".join(known) if len(known) <= LISTED else f"{len(known)} names, see 'diffpref list'"
+        raise ConfigError(f"unknown {self.kind} '{name}'{hint} known: {listed}")
 
     def get(self, name: str) -> T:
         """Return the thing of a name or alias, importing it if need be."""

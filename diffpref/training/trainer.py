@@ -134,6 +134,7 @@ class Trainer:
         records, items = load_items(recipe.data, plan.view, quarantine, kind.texts)
         if main:
             logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
+        check_items(items, plan, self.records_per_update)  # before anything heavy is loaded, and for what is left of it
         with self.accelerator.main_process_first():  # the others find what the first has encoded
             encoder = kind.open(recipe, records, self.random, self.device, plan.names)
             items = encoder.usable(items, plan.groups)

@@ -126,8 +126,8 @@ def test_cite_prints_an_entry_for_each_paper_once(capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert text.count("@misc{") == text.count("eprint") == 2
     assert "eprint = {2305.18290}" in text and "eprint = {2311.12908}" in text
-    assert main(["cite", "dqo"]) == 2
-    assert "did you mean 'dpo'?" in capsys.readouterr().err
+    assert main(["cite", "nlll"]) == 2
+    assert "did you mean 'nll'?" in capsys.readouterr().err
 
 
 def test_every_paper_has_a_title() -> None:
@@ -154,7 +154,7 @@ def test_validate_shows_every_unknown_name_and_wrong_option(tmp_path: Path, caps
         "model": {"family": "sdxxl", "path": "x"},
         "adapter": {"kind": "lorra"},
         "method": {"diffusion_dpo": {"empty_prompt_prob": 2, "shre_noise": True}},
-        "objective": [{"dpo": {"beta": -1}}, "dqo"],
+        "objective": [{"dpo": {"beta": -1}}, "nlll"],
     }
     assert main(["validate", write(tmp_path, bad)]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -164,7 +164,7 @@ def test_validate_shows_every_unknown_name_and_wrong_option(tmp_path: Path, caps
         "diffpref: method.diffusion_dpo.empty_prompt_prob: must be <= 1, got 2",
         "diffpref: method.diffusion_dpo.shre_noise: unknown key; did you mean 'share_noise'?",
         "diffpref: objective[0].dpo.beta: must be > 0, got -1",
-        "diffpref: objective[1]: unknown objective 'dqo'; did you mean 'dpo'?",
+        "diffpref: objective[1]: unknown objective 'nlll'; did you mean 'nll'?",
     ]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 

@@ -129,7 +129,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
         ({"training__batch_size": 2.0}, "training.batch_size: must be a whole number, got 2.0"),
         ({"optim__learning_rate": True}, "optim.learning_rate: must be a number, got True"),
         ({"method": "difusion_dpo"}, "method: unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'?"),
-        ({"objective": "dqo"}, "objective[0]: unknown objective 'dqo'; did you mean 'dpo'?"),
+        ({"objective": "nlll"}, "objective[0]: unknown objective 'nlll'; did you mean 'nll'?"),
         ({"objective": {"dpo": {"beat": 1}}}, "objective[0].dpo.beat: unknown option; did you mean 'beta'?"),
         ({"method": "sft", "objective": "dpo"}, "objective: needs rejected samples; method 'sft' prepares chosen"),
         ({"model__family": "sd"}, "model.family: 'sd' does not fit "),

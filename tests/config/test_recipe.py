@@ -131,8 +131,8 @@ def test_row_27_all_mistakes_are_shown_at_once_and_missing_values_say_what_they_
         build_recipe({"sead": 1, "model": {"family": "sdxl"}, "training": {"steps": -1, "stepz": 1}})
     assert str(caught.value).splitlines() == [
         "output: must be given: folder of the run",
-        "model.path: must be given: hub id, folder, or bundled:NAME for a model inside the package",
-        "data.source: must be given: a store's folder; .tar, .parquet or .jsonl files; or pictures with captions",
+        "model.path: must be given: hub id, folder, .gguf file, or bundled:NAME for a model inside the package",
+        "data.source: must be given: a store's folder; .tar, .parquet or .jsonl files; a saved dataset; or pictures with captions",
         "method: must be given: what is put before the models: a name or {name: {option: value}}",
         "training.steps: must be > 0, got -1",
         f"training.stepz: unknown key; did you mean 'steps'? known: {', '.join(Training.model_fields)}",

@@ -66,6 +66,13 @@ def test_a_misspelt_name_gets_a_hint_and_the_list(package: str) -> None:
         load(package).light.get("bleu")
     with pytest.raises(ConfigError, match="unknown colour 'xyzzy'; known: blue, red"):
         load(package).light.get("xyzzy")
+    light = load(package).light
+    for number in range(40):
+        light.register(f"shade_{number}")(len)
+    with pytest.raises(
+        ConfigError, match="unknown colour 'bleu'; did you mean 'blue'\\? known: 42 names, see 'diffpref l"
+    ):
+        light.get("bleu")
 
 
 def test_a_name_or_alias_cannot_be_taken_twice(package: str) -> None:
