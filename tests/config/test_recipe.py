@@ -23,7 +23,7 @@ from diffpref.config import (
     save_recipe,
 )
 from diffpref.config.recipe import find_recipe
-from diffpref.config.sections import Training
+from diffpref.config.sections import Data, Training
 from diffpref.core.annotations import NonNegative
 from diffpref.core.errors import ConfigError
 from diffpref.generation import GenerationRecipe
@@ -132,7 +132,7 @@ def test_row_27_all_mistakes_are_shown_at_once_and_missing_values_say_what_they_
     assert str(caught.value).splitlines() == [
         "output: must be given: folder of the run",
         "model.path: must be given: hub id, folder, .gguf file, or bundled:NAME for a model inside the package",
-        "data.source: must be given: a store's folder; .tar, .parquet or .jsonl files; a saved dataset; or pictures with captions",
+        f"data.source: must be given: {Data.model_fields['source'].description}",
         "method: must be given: what is put before the models: a name or {name: {option: value}}",
         "training.steps: must be > 0, got -1",
         f"training.stepz: unknown key; did you mean 'steps'? known: {', '.join(Training.model_fields)}",
