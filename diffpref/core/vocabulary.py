@@ -21,6 +21,7 @@ __all__ = [
     "ROLES",
     "TRAINED",
     "UNITS",
+    "WIDE",
     "Name",
     "parse",
     "required_groups",
@@ -31,12 +32,42 @@ ROLES = ("policy", "reference", "previous", "behaviour", "peer", "guide")
 TRAINED = ("policy", "peer")  # a gradient may flow into what these computed, and into nothing else
 GROUPS = ("chosen", "rejected", "list", "gold", "rationale", "calibration", "online", "mismatched", "corrupted")
 UNITS = ("token", "segment")
-MODEL = ("logps", "log_ratio", "kl", "errors", "prediction", "mean", "std", "value", "score", "hidden", "collision")
-DATA = ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask", "similarity")
+MODEL = (
+    "logps",
+    "log_ratio",
+    "kl",
+    "errors",
+    "prediction",
+    "mean",
+    "std",
+    "value",
+    "score",
+    "hidden",
+    "collision",
+    "weight",
+    "kl_weight",
+    "embedding",
+)
+DATA = (
+    "target",
+    "noisy",
+    "clean",
+    "length",
+    "score",
+    "scores",
+    "win_rate",
+    "label",
+    "mask",
+    "similarity",
+    "visits",
+    "start",
+    "preference_matrix",
+)
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 
 COMPARISONS = ("log_ratio", "kl")  # a role against the reference; the policy where no role is named
 FULL = ("prediction", "mean", "std", "hidden", "target", "noisy", "clean")  # as large as the model's input
+WIDE = ("embedding", "preference_matrix")  # a vector each: of features, or a number against each of K candidates
 
 
 @dataclass(frozen=True)
@@ -67,10 +98,12 @@ class Name:
 
     @property
     def ndim(self) -> int | None:
-        """Number of dimensions: (B,), (B, K) for a list, one more for a unit; None where the name leaves it open."""
+        """Number of dimensions: (B,), (B, K) for a list, one more for a unit and for what is wide; None where the name
+        leaves it open.
+        """
         if self.kind == "free" or self.quantity in FULL:
             return None
-        return 1 + (self.group == "list") + bool(self.unit)
+        return 1 + (self.group == "list") + bool(self.unit) + (self.quantity in WIDE)
 
     @property
     def trained(self) -> bool:

@@ -24,6 +24,7 @@ from diffpref.objectives.disagreement import inversion_dpo
 from diffpref.objectives.dpo import dpo
 from diffpref.objectives.dpop import dpop
 from diffpref.objectives.dspo import dspo
+from diffpref.objectives.general_preference import gpm
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
 from diffpref.objectives.inverse_rl import diffusion_dro
 from diffpref.objectives.ipo import ipo
@@ -34,8 +35,10 @@ from diffpref.objectives.length import ln_dpo, r_dpo
 from diffpref.objectives.lipo import lipo_lambda, lipo_pairwise, lipo_pointwise
 from diffpref.objectives.mapo import mapo
 from diffpref.objectives.metrics import reward_metrics
+from diffpref.objectives.nash import dno, inpo_nash, nash_md, nash_md_per_token
 from diffpref.objectives.nll import nll
 from diffpref.objectives.odds_ratio import asft, orpo
+from diffpref.objectives.online_ipo import ipo_md, online_ipo_1, online_ipo_1_list, online_ipo_2_list
 from diffpref.objectives.opa_dpo import opa_dpo
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
@@ -85,15 +88,19 @@ __all__ = [
     "diffusion_kto",
     "diffusion_kto_mismatched",
     "diffusion_nft",
+    "dno",
     "dpo",
     "dpop",
     "draft",
     "dspo",
     "flow_dpo",
     "flow_grpo",
+    "gpm",
     "gpo",
+    "inpo_nash",
     "inversion_dpo",
     "ipo",
+    "ipo_md",
     "kl_penalty",
     "kto",
     "kto_pair",
@@ -105,9 +112,14 @@ __all__ = [
     "lpo",
     "mapo",
     "mixgrpo",
+    "nash_md",
+    "nash_md_per_token",
     "nca_pair",
     "nll",
     "objective",
+    "online_ipo_1",
+    "online_ipo_1_list",
+    "online_ipo_2_list",
     "opa_dpo",
     "orpo",
     "r_dpo",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffpref.core.errors import ShapeError
-from diffpref.core.vocabulary import FULL, Name, parse
+from diffpref.core.vocabulary import FULL, WIDE, Name, parse
 
 __all__ = ["check_shapes", "promote"]
 
@@ -17,7 +17,8 @@ def _shape_class(name: Name) -> tuple[object, ...]:
     """Names of one class have equal shapes; sequences of tokens may differ in length between chosen and rejected."""
     if name.quantity in FULL:  # as large as the model's input
         return ("full", name.quantity == "hidden", name.group, name.unit)
-    return (name.group == "list", name.unit, name.group if name.unit == "token" else "")
+    wide = name.quantity if name.quantity in WIDE else ""
+    return (name.group == "list", name.unit, name.group if name.unit == "token" else "", wide)
 
 
 def check_shapes(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -38,8 +38,25 @@ def test_the_words_are_those_of_the_design() -> None:
         "score",
         "hidden",
         "collision",
+        "weight",
+        "kl_weight",
+        "embedding",
     )
-    assert DATA == ("target", "noisy", "clean", "length", "score", "scores", "win_rate", "label", "mask", "similarity")
+    assert DATA == (
+        "target",
+        "noisy",
+        "clean",
+        "length",
+        "score",
+        "scores",
+        "win_rate",
+        "label",
+        "mask",
+        "similarity",
+        "visits",
+        "start",
+        "preference_matrix",
+    )
     assert FREE == ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 
 
@@ -119,6 +136,9 @@ def test_only_what_models_are_asked_about_needs_its_group() -> None:
         ("list_log_ratio", 2),
         ("chosen_token_kl", 2),
         ("list_token_mask", 3),
+        ("policy_chosen_embedding", 2),
+        ("policy_list_segment_embedding", 4),
+        ("list_preference_matrix", 3),
         ("policy_prediction", None),
         ("preference", None),
     ],

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from diffpref import objectives
 from diffpref.core.errors import ConfigError, ShapeError
-from diffpref.core.vocabulary import parse
 from diffpref.objectives import registry
 
-LISTWISE = [name for name in registry.names() if any(parse(t).group == "list" for t in registry.get(name).spec.tensors)]
-SHIFTED = ["lipo_lambda", "lipo_pairwise"]
+LISTWISE = [name for name in registry.names() if "there" in registry.get(name).spec.function.__code__.co_names]
+SHIFTED = ["lipo_lambda", "lipo_pairwise", "online_ipo_1_list", "online_ipo_2_list"]
 """Objectives of differences: a constant added to every log-ratio of a list changes nothing."""
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffpref.core.contracts import Terms
-from diffpref.core.vocabulary import Name, parse
+from diffpref.core.vocabulary import WIDE, Name, parse
 from diffpref.objectives import ObjectiveSpec
 
 __all__ = [
@@ -73,9 +73,13 @@ def _tensor(
         values = _into(values * scale, *domain)
     elif quantity == "length":
         values = values.abs().mul(4).ceil() + 1
-    elif quantity in ("preference", "weight", "win_rate"):
+    elif quantity in ("preference", "weight", "kl_weight", "win_rate"):
         values = values.sigmoid()
-    elif quantity == "label":
+    elif quantity == "preference_matrix":
+        values = (values - values.transpose(1, 2)).sigmoid()
+    elif quantity == "visits":
+        values = values.abs().mul(6).floor()
+    elif quantity in ("label", "start"):
         values = (values > 0).to(torch.float64)
     elif quantity == "mask":
         values = _ragged(values)
@@ -98,9 +102,11 @@ def _shape(name: Name) -> tuple[int, ...]:
     shape: tuple[int, ...] = (K,) if name.group == "list" else ()
     if name.ndim is None:
         return (*shape, *PICTURE)
-    if name.unit == "token":
-        return (*shape, TOKENS.get(name.group, T))
-    return (*shape, T) if name.unit else shape
+    if name.unit:
+        shape = (*shape, TOKENS.get(name.group, T) if name.unit == "token" else T)
+    if name.quantity in WIDE:
+        shape = (*shape, K)  # of an embedding as many as of candidates: even
+    return shape
 
 
 def _into(values: Tensor, low: float, high: float) -> Tensor:
