@@ -19,6 +19,7 @@ from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, 
 __all__ = ["DenoisingLikelihood"]
 
 SCALARS = ("logps", "log_ratio", "errors")
+ASKED = ("target", "noisy")  # read off the question, whatever models answer
 NO_LENGTH = "a denoiser's samples have no length; choose an objective, or options of it, that needs none"
 NO_SEGMENTS = "segments are the frames of a video, which no family makes yet; an image's units are its draws: token"
 
@@ -47,7 +48,7 @@ class DenoisingLikelihood:
     snr_gamma: float = 5.0
     trained: frozenset[str] = frozenset({"policy"})
 
-    provides: ClassVar[frozenset[str]] = frozenset({*SCALARS, "kl", "prediction", "token_mask"}) | {
+    provides: ClassVar[frozenset[str]] = frozenset({*SCALARS, "kl", "prediction", "token_mask", *ASKED}) | {
         f"token_{quantity}" for quantity in (*SCALARS, "kl")
     }
     from_raw: ClassVar[frozenset[str]] = provides - {"prediction", "kl", "token_kl"}
@@ -80,6 +81,8 @@ class DenoisingLikelihood:
           or of the role, and the reference: KL(reference || policy) of two Gaussian steps of equal variance, weighted
           as the error is; not from a bank.
         - ``<role>_<group>_prediction``: what the network said, (B, ...); only of a single draw, and not from a bank.
+        - ``<group>_target`` and ``<group>_noisy``: what a perfect network would say, and what it is shown, (B, ...); of
+          a single draw.
 
         Each other is (B,) or, for ``list``, (B, K): row ``rows.groups[group]`` of the flat batch, for pointwise names
         ``rows.groups[""]``. Where a row is absent (-1) the value is 0 without gradient, so mask it.
@@ -116,6 +119,9 @@ class DenoisingLikelihood:
             if name.quantity == "mask":
                 result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, rows.draws)
                 continue
+            if name.quantity in ASKED:
+                result[str(name)] = _gather(self._single(rows.inputs[name.quantity], name, rows), index)
+                continue
             reduced = _split_draws if name.unit else _mean_draws
             if name.quantity == "prediction":
                 values = self._prediction(name, outputs[role], rows)
@@ -140,13 +146,19 @@ class DenoisingLikelihood:
         return 0.5 * self._kappa(rows).to(dtype) * apart
 
     def _prediction(self, name: Name, answers: Tensors, rows: Rows) -> Tensor:
-        if "prediction" not in answers or rows.draws != 1:
-            raise ConfigError(f"likelihood 'denoising': '{name}' needs the role's whole answer to a single draw")
-        values = answers["prediction"].to(torch.promote_types(answers["prediction"].dtype, torch.float32))
+        if "prediction" not in answers:
+            raise ConfigError(f"likelihood 'denoising': '{name}' needs the role's whole answer, not a bank's")
+        values = self._single(answers["prediction"], name, rows)
         return values if name.role in self.trained else values.detach()
 
+    def _single(self, values: Tensor, name: Name, rows: Rows) -> Tensor:
+        """Return whole tensors of a single draw in float32, or float64 where they are."""
+        if rows.draws != 1:
+            raise ConfigError(f"likelihood 'denoising': '{name}' is of a single draw; set the method's draws to 1")
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
     def _check(self, name: Name, rows: Rows) -> Name:
-        if name.form not in self.provides or (name.kind != "model" and name.quantity != "mask"):
+        if name.form not in self.provides or (name.kind != "model" and name.quantity not in ("mask", *ASKED)):
             known = self.lacks.get(name.form) or (
                 f"it provides {', '.join(sorted(self.provides))}, with a role (log_ratio and kl without one compare"
                 " policy and reference)"

@@ -55,7 +55,7 @@ def forward_rows(
             (B, K, C, H, W) each.
         timesteps: (B,) int64, the same for all groups and for every candidate of a list.
         conditioning: B rows, the same for all groups.
-        columns: handed on; where ``list_mask`` is 0, a list has no row.
+        columns: handed on, with the timesteps; where ``list_mask`` is 0, a list has no row.
     """
     size = len(timesteps)
     if any(len(clean) != size for clean, _, _ in groups.values()):
@@ -79,7 +79,7 @@ def forward_rows(
         inputs={"noisy": torch.cat(noisy), "timesteps": torch.cat(times), "target": torch.cat(target)},
         conditioning=Conditioning.concatenate(told),
         groups=numbers,
-        columns=columns,
+        columns={"timesteps": timesteps, **columns},
         schedule=schedule,
     )
 
@@ -91,4 +91,5 @@ def join_draws(draws: Sequence[Rows]) -> Rows:
         return first
     inputs = {name: torch.cat([rows.inputs[name] for rows in draws]) for name in first.inputs}
     conditioning = Conditioning.concatenate([rows.conditioning for rows in draws])
-    return replace(first, inputs=inputs, conditioning=conditioning, draws=len(draws))
+    columns = {name: column for name, column in first.columns.items() if name != "timesteps"}  # one of several
+    return replace(first, inputs=inputs, conditioning=conditioning, columns=columns, draws=len(draws))

@@ -96,7 +96,10 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         state: the objectives' running statistics before these records.
     """
     tensors = {**values, **columns}
-    terms = [(factor, name, _weighted(term, columns)) for factor, name, term in plan.composition(tensors, state)]
+    terms = []
+    for own, (factor, name, term) in zip(plan.composition.terms, plan.composition(tensors, state), strict=True):
+        read = "weight" in (*own.spec.tensors, *own.spec.optional)  # what it does with the weight is in its losses
+        terms.append((factor, name, term if read else _weighted(term, columns)))
     metrics = {name: value for _, _, term in terms for name, value in term.metrics.items()}
     if "chosen_log_ratio" in values and "rejected_log_ratio" in values:
         metrics |= plan.composition.metrics(tensors, state)

@@ -125,7 +125,7 @@ def _asked(composition: Composition) -> list[Name]:
 
 def _is_served(name: Name) -> bool:
     """Whether a likelihood is asked for a name: what a model computes, and what is read off a group's rows."""
-    read_off = name.quantity == "length" or (name.quantity == "mask" and name.unit != "")
+    read_off = name.quantity in ("length", "target", "noisy") or (name.quantity == "mask" and name.unit != "")
     return name.kind == "model" or read_off
 
 

@@ -338,10 +338,22 @@ def test_whole_predictions_are_given_by_group_with_gradient_only_into_what_is_tr
         assert found[f"{role}_chosen_prediction"].requires_grad == (role != "behaviour")
     found["peer_rejected_prediction"].sum().backward()
     assert said["peer"].grad is not None and said["peer"].grad[1].eq(1).all() and said["peer"].grad.sum() == 12
-    for other in (replace(rows, draws=2), rows):
-        given = answers(policy=said["policy"]) if other is not rows else {"policy": {"errors": torch.zeros(4)}}
-        with pytest.raises(ConfigError, match="'policy_chosen_prediction' needs the role's whole answer to a single"):
-            likelihood(["policy_chosen_prediction"], given, other)
+    banked: dict[str, Any] = {"policy": {"errors": torch.zeros(4)}}
+    with pytest.raises(ConfigError, match="'policy_chosen_prediction' needs the role's whole answer, not a bank's"):
+        likelihood(["policy_chosen_prediction"], banked, rows)
+    for name in ("policy_chosen_prediction", "chosen_target"):
+        with pytest.raises(ConfigError, match=f"'{name}' is of a single draw; set the method's draws to 1"):
+            likelihood([name], answers(policy=said["policy"]), replace(rows, draws=2))
+
+
+def test_the_question_itself_is_given_by_group_without_asking_a_model() -> None:
+    rows = rows_of(torch.randn(4, 3, 2, 2), torch.tensor([1, 2, 3, 4]))
+    rows = replace(rows, groups={"chosen": torch.tensor([2, 0]), "rejected": torch.tensor([1, -1])})
+    rows = replace(rows, inputs={**rows.inputs, "noisy": torch.randn(4, 3, 2, 2, dtype=torch.bfloat16)})
+    found = DenoisingLikelihood(schedule_of("epsilon"))(["chosen_target", "rejected_noisy"], {}, rows)
+    assert torch.equal(found["chosen_target"], rows.inputs["target"][[2, 0]])
+    assert torch.equal(found["rejected_noisy"][0], rows.inputs["noisy"][1].float())
+    assert (found["rejected_noisy"][1] == 0).all()
 
 
 def test_what_cannot_be_answered_is_said() -> None:
