@@ -104,6 +104,11 @@ class Data(Section):
         default=1.0,
         description="s in P(a is better than b) = sigmoid(s * (score of a - score of b)), from which win rates follow",
     )
+    list_scores: Literal["auto", "raw", "win_rate"] = Field(
+        default="auto",
+        description="scores of lists: raw; win_rate: the mean probability to beat the others of the list; auto: raw,"
+        " and win rates for an objective that reads only 0 to 1, such as lipo_lambda, where raw ones lie beyond",
+    )
     min_gap: NonNegative = Field(
         default=0.0, description="smallest score difference that makes a pair, in units of the score"
     )

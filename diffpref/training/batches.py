@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffpref.config import Data
-from diffpref.core.contracts import Batch, Record
+from diffpref.core.contracts import Batch
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.data import (
@@ -21,52 +20,15 @@ from diffpref.data import (
     Item,
     KeyedSampler,
     given_columns,
-    list_view,
-    open_records,
-    pair_view,
-    point_view,
-    usable_records,
 )
 from diffpref.training.encoders import Encoder, Key, Place, Shown
 
-__all__ = ["Batches", "load_items"]
+__all__ = ["Batches"]
 
 LABELS = ("preference", "weight")
 """Columns that are handed on whenever the data give them; others when something asks for them."""
 TRIES = 1000
 """Draws of a companion before it is given up."""
-
-
-def load_items(
-    data: Data, view: str, quarantine: str | None = None, texts: bool = False
-) -> tuple[Sequence[Record], Sequence[Item]]:
-    """Read a source and return its records and what a view makes of them.
-
-    Args:
-        data: the recipe's section.
-        view: a name of `diffpref.data.VIEWS`.
-        quarantine: where unusable records are listed.
-        texts: whether the source's columns are texts, and not pictures.
-
-    Raises:
-        DataError: unreadable, or nothing in it gives an item of this view.
-    """
-    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
-    records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
-    common: dict[str, Any] = {
-        "drop_ties": data.drop_ties,
-        "max_unusable": data.max_unusable,
-        "score_scale": data.score_scale,
-    }
-    if view == "lists":
-        return records, list_view(records, data.score, **common)
-    common |= {
-        "pairing": data.pairing,
-        "min_gap": data.min_gap,
-        "drop_identical": data.drop_identical,
-        "judgements": data.judgements,
-    }
-    return records, (pair_view if view == "pairs" else point_view)(records, score=data.score, **common)
 
 
 class Batches:

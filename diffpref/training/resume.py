@@ -92,6 +92,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "data.pairing",
         "data.score",
         "data.score_scale",
+        "data.list_scores",
         "data.min_gap",
         "data.resolution",
         "data.max_length",

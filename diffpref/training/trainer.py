@@ -30,12 +30,13 @@ from diffpref.models.roles import PlacedRole, place_roles, view_roles
 from diffpref.models.sharding import gather_tensors, shard_network
 from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
-from diffpref.training.batches import Batches, load_items
+from diffpref.training.batches import Batches
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
 from diffpref.training.demands import check_items
 from diffpref.training.encoders import registry as encoders
 from diffpref.training.forward import Watcher
 from diffpref.training.guards import NonFiniteGuard
+from diffpref.training.items import load_items, settle_scores
 from diffpref.training.launch import launch, loss_scaler, sharding_options
 from diffpref.training.log import MetricsLog
 from diffpref.training.memory import memory_bytes
@@ -132,6 +133,7 @@ class Trainer:
         plan, quarantine = self.plan, str(self.output / "quarantine.jsonl") if main else None
         kind = encoders.get(plan.method.likelihood)
         records, items = load_items(recipe.data, plan.view, quarantine, kind.texts)
+        items = settle_scores(items, recipe.data.list_scores, plan.composition)
         if main:
             logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
         check_items(items, plan, self.records_per_update)  # before anything heavy is loaded, and for what is left of it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,24 @@ def test_units_are_the_draws(recipe_keys: Keys) -> None:
     values = trainer.updater.likelihood(trainer.plan.names, outputs, rows)
     assert values["chosen_token_log_ratio"].shape == values["chosen_token_mask"].shape == (2, 3)
     assert values["policy_chosen_errors"].shape == (2,) and rows.draws == 3
+
+
+def test_scores_beyond_what_an_objective_reads_become_win_rates(
+    recipe_keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    def scores(objective: str, rule: str | None = None) -> Tensor:
+        keys = recipe_keys(objective=objective, method="denoising", **({"data__list_scores": rule} if rule else {}))
+        trainer = Trainer(build_recipe(keys))
+        trainer.setup()
+        found = trainer.batches.batch([(0, 0)]).columns["list_scores"]
+        trainer.folder.release()
+        return found
+
+    raw, rates = scores("toy_ranked"), scores("toy_ranked", "win_rate")
+    assert raw.max() > 1 and "list" not in caplog.text and 0 < rates.min() < rates.max() < 1
+    with caplog.at_level(logging.INFO):
+        assert torch.equal(scores("lipo_lambda"), rates) and torch.equal(scores("lipo_lambda", "raw"), raw)
+    assert caplog.text.count("are beyond what the objective reads; lists get win rates") == 1
 
 
 def told(keys: dict[str, Any]) -> str:

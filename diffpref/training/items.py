@@ -1,0 +1,70 @@
+"""From a source to the items that a run trains on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from diffpref.config import Data
+from diffpref.core.contracts import Record
+from diffpref.data import Item, Ranking, list_view, open_records, pair_view, point_view, usable_records
+from diffpref.objectives.compose import Composition
+
+__all__ = ["load_items", "settle_scores"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_items(
+    data: Data, view: str, quarantine: str | None = None, texts: bool = False
+) -> tuple[Sequence[Record], Sequence[Item]]:
+    """Read a source and return its records and what a view makes of them.
+
+    Args:
+        data: the recipe's section.
+        view: a name of `diffpref.data.VIEWS`.
+        quarantine: where unusable records are listed.
+        texts: whether the source's columns are texts, and not pictures.
+
+    Raises:
+        DataError: unreadable, or nothing in it gives an item of this view.
+    """
+    opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
+    records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
+    common: dict[str, Any] = {
+        "drop_ties": data.drop_ties,
+        "max_unusable": data.max_unusable,
+        "score_scale": data.score_scale,
+    }
+    if view == "lists":
+        return records, list_view(records, data.score, **common)
+    common |= {
+        "pairing": data.pairing,
+        "min_gap": data.min_gap,
+        "drop_identical": data.drop_identical,
+        "judgements": data.judgements,
+    }
+    return records, (pair_view if view == "pairs" else point_view)(records, score=data.score, **common)
+
+
+def settle_scores(items: Sequence[Item], rule: str, composition: Composition) -> Sequence[Item]:
+    """Return lists whose scores are in the unit that the objective reads.
+
+    Args:
+        items: of a view; only lists are changed.
+        rule: ``"raw"``; ``"win_rate"``; or ``"auto"``: win rates where an objective's domain does not hold the scores.
+        composition: the objectives.
+    """
+    lists = [item for item in items if isinstance(item, Ranking)]
+    if not lists or rule == "raw":
+        return items
+    domains = [term.spec.domain["list_scores"] for term in composition.terms if "list_scores" in term.spec.domain]
+    values = [score for item in lists for score in item.scores]
+    low, high = min(values), max(values)
+    if rule == "auto" and not any(low < lowest or high > highest for lowest, highest in domains):
+        return items
+    if rule == "auto":
+        logger.info("data: scores of %g to %g are beyond what the objective reads; lists get win rates", low, high)
+    return [replace(item, scores=item.win_rates) for item in lists]
