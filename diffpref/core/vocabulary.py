@@ -62,6 +62,8 @@ DATA = (
     "visits",
     "start",
     "preference_matrix",
+    "draw",
+    "redraw",
 )
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 

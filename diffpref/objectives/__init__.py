@@ -21,9 +21,12 @@ from diffpref.objectives.diffusion_kto import diffusion_kto, diffusion_kto_misma
 from diffpref.objectives.diffusion_nft import diffusion_nft
 from diffpref.objectives.diffusion_pairs import dcpo, ddim_inpo, flow_dpo, tango2
 from diffpref.objectives.disagreement import inversion_dpo
+from diffpref.objectives.discopop import discopop
 from diffpref.objectives.dpo import dpo
 from diffpref.objectives.dpop import dpop
 from diffpref.objectives.dspo import dspo
+from diffpref.objectives.exact import exo, exo_pair
+from diffpref.objectives.f_divergence import f_dpo
 from diffpref.objectives.general_preference import gpm
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
 from diffpref.objectives.inverse_rl import diffusion_dro
@@ -40,6 +43,7 @@ from diffpref.objectives.nll import nll
 from diffpref.objectives.odds_ratio import asft, orpo
 from diffpref.objectives.online_ipo import ipo_md, online_ipo_1, online_ipo_1_list, online_ipo_2_list
 from diffpref.objectives.opa_dpo import opa_dpo
+from diffpref.objectives.optimal_transport import aot, aot_unpaired
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
@@ -47,6 +51,7 @@ from diffpref.objectives.reference_free import alphapo, cpo, simpo
 from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
 from diffpref.objectives.semi_policy import seppo
+from diffpref.objectives.shared_length import ld_dpo, sampo, sampo_independent
 from diffpref.objectives.smoothed import smpo_diffusion
 from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
 from diffpref.objectives.step_pairs import d3po, lpo, spo
@@ -54,6 +59,7 @@ from diffpref.objectives.tdpo import tdpo1, tdpo2
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
 from diffpref.objectives.weighting import weightings
 from diffpref.objectives.winner_regression import crpo
+from diffpref.objectives.wpo import wpo
 
 __all__ = [
     "Composition",
@@ -62,6 +68,8 @@ __all__ = [
     "align_anything",
     "alignprop",
     "alphapo",
+    "aot",
+    "aot_unpaired",
     "apo_down",
     "apo_zero",
     "apo_zero_unpaired",
@@ -88,11 +96,15 @@ __all__ = [
     "diffusion_kto",
     "diffusion_kto_mismatched",
     "diffusion_nft",
+    "discopop",
     "dno",
     "dpo",
     "dpop",
     "draft",
     "dspo",
+    "exo",
+    "exo_pair",
+    "f_dpo",
     "flow_dpo",
     "flow_grpo",
     "gpm",
@@ -104,6 +116,7 @@ __all__ = [
     "kl_penalty",
     "kto",
     "kto_pair",
+    "ld_dpo",
     "lipo_lambda",
     "lipo_pairwise",
     "lipo_pointwise",
@@ -133,6 +146,8 @@ __all__ = [
     "rso",
     "rso_hinge",
     "rso_sigmoid_norm",
+    "sampo",
+    "sampo_independent",
     "seppo",
     "simpo",
     "slic_hf",
@@ -149,4 +164,5 @@ __all__ = [
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
     "weightings",
+    "wpo",
 ]

@@ -56,6 +56,8 @@ def test_the_words_are_those_of_the_design() -> None:
         "visits",
         "start",
         "preference_matrix",
+        "draw",
+        "redraw",
     )
     assert FREE == ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 

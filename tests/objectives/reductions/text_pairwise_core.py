@@ -1,10 +1,14 @@
 """Identities of the core pairwise and pointwise losses: statement -> the two sides, given tensors by their names."""
 
+import math
+
 import torch
 
 from diffpref import objectives
 from diffpref.objectives import (
     alphapo,
+    aot,
+    aot_unpaired,
     apo_down,
     apo_zero,
     apo_zero_unpaired,
@@ -14,10 +18,15 @@ from diffpref.objectives import (
     bco_pair_running,
     cdpo,
     cpo,
+    discopop,
     dpo,
     dpop,
+    exo,
+    exo_pair,
+    f_dpo,
     kto,
     kto_pair,
+    ld_dpo,
     ln_dpo,
     nca_pair,
     nll,
@@ -28,15 +37,20 @@ from diffpref.objectives import (
     rso,
     rso_hinge,
     rso_sigmoid_norm,
+    sampo,
+    sampo_independent,
     simpo,
     slic_hf,
     slic_hf_target,
     sppo_hard,
+    wpo,
 )
 
 RATIOS = "chosen_log_ratio rejected_log_ratio"
 SOFT = f"{RATIOS} preference"
 LOGPS = "policy_chosen_logps policy_rejected_logps"
+ANCHORS = "reference_chosen_logps reference_rejected_logps"
+TOKENS = "chosen_token_log_ratio chosen_token_mask rejected_token_log_ratio rejected_token_mask"
 LENGTHS = "chosen_length rejected_length"
 
 
@@ -64,6 +78,35 @@ def halves(terms):
 
 def ipo(chosen, rejected):
     return objectives.ipo(chosen_log_ratio=chosen, rejected_log_ratio=rejected, tau=0.5, length_normalize=False)
+
+
+def singles(tensors):
+    """Each record as a batch of its own."""
+    return [{key: tensor[i : i + 1] for key, tensor in tensors.items()} for i in range(len(tensors[min(tensors)]))]
+
+
+def habit(x):
+    """Collisions at which the responses are exactly as likely as the policy's own."""
+    return {f"policy_{side}_collision": x[f"policy_{side}_logps"] for side in ("chosen", "rejected")}
+
+
+def sums(tokens):
+    """Log-ratios of whole responses."""
+    masks = {side: tokens[f"{side}_token_mask"] for side in ("chosen", "rejected")}
+    return {f"{side}_log_ratio": (mask * tokens[f"{side}_token_log_ratio"]).sum(1) for side, mask in masks.items()}
+
+
+def equal(x):
+    """Responses of equal lengths: the rejected one is as long as the chosen one."""
+    ratios = x["rejected_token_log_ratio"][:, : x["chosen_token_mask"].shape[1]]
+    mask = x["chosen_token_mask"]
+    return {**x(TOKENS), "rejected_token_log_ratio": ratios, "rejected_token_mask": mask}
+
+
+def rising(x):
+    """Draws that keep the first tokens."""
+    masks = {side: x[f"{side}_token_mask"] for side in ("chosen", "rejected")}
+    return {f"{side}_token_draw": mask.cumsum(dim=1) for side, mask in masks.items()}
 
 
 TABLE = {
@@ -239,5 +282,77 @@ TABLE = {
     "sppo_hard pulls each log-ratio as ipo pulls a difference": lambda x: (
         sppo_hard(**x(RATIOS), beta=0.5),
         ipo(x["chosen_log_ratio"], x.zero) + ipo(x.zero, x["rejected_log_ratio"]),
+    ),
+    "f_dpo with the reverse KL is dpo": lambda x: (f_dpo(**x(SOFT), divergence="reverse_kl"), dpo(**x(SOFT))),
+    "f_dpo of alpha 1 is the forward KL": lambda x: (
+        f_dpo(**x(SOFT), divergence="alpha", alpha=1.0),
+        f_dpo(**x(SOFT), divergence="forward_kl"),
+    ),
+    "f_dpo as alpha vanishes is dpo": lambda x: (f_dpo(**x(SOFT), divergence="alpha", alpha=1e-11), dpo(**x(SOFT))),
+    "exo of two is exo_pair": lambda x: (
+        exo(
+            list_log_ratio=torch.stack([*x(RATIOS).values()], dim=1),
+            list_scores=torch.stack([math.log(9) * x.one, x.zero], dim=1),
+        ),
+        exo_pair(**x(RATIOS), label_smoothing=0.1),
+    ),
+    "exo does not see a shift of the scores": lambda x: (
+        exo(**x("list_log_ratio list_scores list_mask")),
+        exo(**x("list_log_ratio list_mask"), list_scores=x["list_scores"] + 3),
+    ),
+    "discopop of pairs ordered wrongly by far is dpo": lambda x: (
+        discopop(chosen_log_ratio=x["chosen_log_ratio"] - 100, rejected_log_ratio=x.zero, beta=0.5),
+        dpo(chosen_log_ratio=x["chosen_log_ratio"] - 100, rejected_log_ratio=x.zero, beta=0.5),
+    ),
+    "aot of single pairs is dpo": lambda x: (
+        torch.cat([aot(**one, beta=0.1) for one in singles(x(f"{LOGPS} {ANCHORS}"))]),
+        dpo(
+            chosen_log_ratio=x["policy_chosen_logps"] - x["reference_chosen_logps"],
+            rejected_log_ratio=x["policy_rejected_logps"] - x["reference_rejected_logps"],
+        ),
+    ),
+    "aot_unpaired of single pairs is dpo": lambda x: (
+        torch.cat([aot_unpaired(**one, beta=0.1) for one in singles(x(RATIOS))]),
+        dpo(**x(RATIOS)),
+    ),
+    "aot does not see who is rejected where": lambda x: (
+        aot_unpaired(chosen_log_ratio=x["chosen_log_ratio"], rejected_log_ratio=x["rejected_log_ratio"].flip(0)),
+        aot_unpaired(**x(RATIOS)),
+    ),
+    "wpo of the policy's own samples is dpo": lambda x: (
+        wpo(**x(f"{SOFT} {LOGPS} {LENGTHS}"), **habit(x), label_smoothing=0.2),
+        dpo(**x(SOFT), beta=0.01, label_smoothing=0.2),
+    ),
+    "ld_dpo with its tail is dpo of the sums": lambda x: (
+        ld_dpo(**x(f"{TOKENS} preference"), tail_weight=1.0),
+        dpo(**sums(x), preference=x["preference"]),
+    ),
+    "ld_dpo of equal lengths is dpo of the sums": lambda x: (
+        ld_dpo(**equal(x), tail_weight=0.0),
+        dpo(**sums(equal(x))),
+    ),
+    "sampo of equal lengths is dpo of the sums": lambda x: (
+        sampo(**equal(x), chosen_token_draw=equal(x)["chosen_token_mask"], rejected_token_draw=x["chosen_token_draw"]),
+        dpo(**sums(equal(x))),
+    ),
+    "sampo that draws the first tokens is ld_dpo without tail": lambda x: (
+        sampo(
+            **x(TOKENS),
+            **rising(x),
+        ),
+        ld_dpo(**x(TOKENS), tail_weight=0.0),
+    ),
+    "sampo_independent with the same draws is sampo": lambda x: (
+        sampo_independent(
+            **x("policy_chosen_token_logps policy_rejected_token_logps chosen_token_mask rejected_token_mask"),
+            **x("reference_chosen_token_logps reference_rejected_token_logps chosen_token_draw rejected_token_draw"),
+            chosen_token_redraw=x["chosen_token_draw"],
+            rejected_token_redraw=x["rejected_token_draw"],
+        ),
+        sampo(
+            **x("chosen_token_mask rejected_token_mask chosen_token_draw rejected_token_draw"),
+            chosen_token_log_ratio=x["policy_chosen_token_logps"] - x["reference_chosen_token_logps"],
+            rejected_token_log_ratio=x["policy_rejected_token_logps"] - x["reference_rejected_token_logps"],
+        ),
     ),
 }
