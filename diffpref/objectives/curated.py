@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffpref.core.annotations import Positive
 from diffpref.objectives.base import objective
+from diffpref.objectives.lists import filled, there
 
 __all__ = ["curated_retraining"]
 
@@ -40,7 +41,7 @@ def curated_retraining(
         (B,) losses, unreduced.
 
     Raises:
-        ShapeError: the tensors differ in shape.
+        ShapeError: the tensors differ in shape, or a list has fewer than two candidates.
 
     Source: Ferbach et al., NeurIPS 2024. `diffpref.ranking.curated_distribution` is its limit of infinite data.
     Reduces to: `nll` of the best sample as the temperature falls; the mean `nll` where all scores are equal.
@@ -50,6 +51,6 @@ def curated_retraining(
     >>> loss.item()
     2.0
     """
-    there = torch.ones_like(list_scores, dtype=torch.bool) if list_mask is None else list_mask > 0
-    picked = torch.where(there, list_scores / temperature, -torch.inf).softmax(dim=1)
-    return -(picked * torch.where(there, policy_list_logps, 0.0)).sum(dim=1)
+    present = there("curated_retraining", list_scores, list_mask)
+    picked = filled(list_scores / temperature, present, -torch.inf).softmax(dim=1)
+    return -(picked * filled(policy_list_logps, present)).sum(dim=1)

@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 
 from diffpref.core.annotations import Positive, scale
 from diffpref.objectives.base import objective
+from diffpref.objectives.lists import both, filled, pairs_of, there
 
 __all__ = ["RankSource", "lambda_loss", "rank_dpo"]
 
@@ -21,41 +22,30 @@ RankSource = Literal["target", "predicted"]
 
 
 def lambda_loss(
-    *, logits: Tensor, scores: Tensor, mask: Tensor | None, rank_source: RankSource, log_base: float = math.e
-) -> tuple[Tensor, Tensor]:
-    r"""Return the lambda-weighted logistic loss of each list, and how many pairs it compares.
+    rewards: Tensor, scores: Tensor, mask: Tensor, rank_source: RankSource = "predicted", log_base: float = math.e
+) -> Tensor:
+    r"""Return (B,) lambda-weighted logistic losses, summed over the pairs of unequal scores.
 
-    .. math:: \sum_{\phi_i > \phi_j} \Delta_{ij} \log(1 + e^{-(s_i - s_j)}), \qquad
-              \Delta_{ij} = |2^{\phi_i} - 2^{\phi_j}| \left|\frac{1}{D(\tau_i)} - \frac{1}{D(\tau_j)}\right|
+    .. math:: \sum_{\psi_i > \psi_j} \Delta_{ij} \log(1 + e^{-(s_i - s_j)}), \qquad
+              \Delta_{ij} = |2^{\psi_i} - 2^{\psi_j}| \left|\frac{1}{D(\tau_i)} - \frac{1}{D(\tau_j)}\right|
 
-    with :math:`D(\tau) = \log(1 + \tau)` and ranks from 1. Ties in what is ranked keep the order of the list.
+    with :math:`D(\tau) = \log(1 + \tau)` and ranks from 1. Ties in what is ranked keep the order of the list. Neither
+    ranks nor weights carry gradient.
 
     Args:
-        logits: (B, K) what is learned, s above.
-        scores: (B, K) phi, best within [0, 1]; gains grow exponentially with it. No gradient.
-        mask: (B, K) 1 where there is a candidate; None: everywhere.
-        rank_source: whether ranks follow ``scores`` or the ``logits`` themselves. No gradient flows through ranks.
+        rewards: (B, K) what is learned, s above, finite also where no candidate is.
+        scores: (B, K) psi, larger is better, best within [0, 1]: gains grow exponentially with it.
+        mask: (B, K) booleans: where a candidate is.
+        rank_source: whether ranks follow the rewards (``"predicted"``) or the scores (``"target"``).
         log_base: of the discount.
-
-    Returns:
-        (B,) sums over the pairs with different scores, and (B,) the number of pairs of candidates.
     """
-    there = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask > 0
-    logits, scores = torch.where(there, logits, 0.0), torch.where(there, scores, 0.0)
-    ranked = scores if rank_source == "target" else logits.detach()
-    places = torch.where(there, ranked, -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    discount = math.log(log_base) / torch.log(2.0 + places.to(scores.dtype))
-    gain = torch.exp2(scores)
-    weights = (_differences(gain) * _differences(discount)).abs()
-    both = there[:, :, None] & there[:, None, :]
-    better = both & (scores[:, :, None] > scores[:, None, :])
-    losses = torch.where(better, weights * softplus(-_differences(logits)), 0.0).sum(dim=(1, 2))
-    return losses, both.triu(diagonal=1).sum(dim=(1, 2)).to(losses.dtype)
-
-
-def _differences(values: Tensor) -> Tensor:
-    """Entry [i, j]: the i-th of each list minus the j-th."""
-    return values[:, :, None] - values[:, None, :]
+    ranked = scores if rank_source == "target" else rewards
+    order = filled(ranked, mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1).to(rewards.dtype) + 1
+    discount = pairs_of(math.log(log_base) / torch.log1p(rank)).abs()
+    gain = pairs_of(torch.exp2(scores)).abs()
+    counts = (pairs_of(scores) > 0) & both(mask)
+    return filled(gain * discount * softplus(-pairs_of(rewards)), counts).sum(dim=(1, 2))
 
 
 @objective(
@@ -99,7 +89,7 @@ def rank_dpo(
         (B,) non-negative losses, unreduced; ln 2 times the sum of the weights where policy and reference agree.
 
     Raises:
-        ShapeError: the tensors differ in shape.
+        ShapeError: the tensors differ in shape, or a list has fewer than two candidates.
 
     Source: Karthik et al., Scalable Ranked Preference Optimization for Text-to-Image Generation, ICCV 2025, eq. 6 and
     7, algorithm 2 (whose weight lacks the absolute value that eq. 6 has).
@@ -110,8 +100,9 @@ def rank_dpo(
     >>> round(loss.item(), 6)
     0.36907
     """
-    base = {"e": math.e, "2": 2.0}[log_base]
-    losses, pairs = lambda_loss(
-        logits=beta * list_log_ratio, scores=list_scores, mask=list_mask, rank_source=rank_source, log_base=base
-    )
-    return losses if pair_norm == "sum" else losses / pairs
+    present = there("rank_dpo", list_scores, list_mask)
+    rewards, scores = filled(beta * list_log_ratio, present), filled(list_scores, present)
+    losses = lambda_loss(rewards, scores, present, rank_source, {"e": math.e, "2": 2.0}[log_base])
+    if pair_norm == "sum":
+        return losses
+    return losses / both(present).triu(diagonal=1).sum(dim=(1, 2))

@@ -6,13 +6,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from diffpref.core.annotations import NonNegative, Positive, scale
 from diffpref.objectives.base import objective
+from diffpref.objectives.lambda_rank import lambda_loss
 from diffpref.objectives.lists import both, check_within, filled, pairs_of, there
 
-__all__ = ["lambda_loss", "lipo_lambda", "lipo_pairwise", "lipo_pointwise", "unit_labels"]
+__all__ = ["lipo_lambda", "lipo_pairwise", "lipo_pointwise", "unit_labels"]
 
 Labels = Literal["as_given", "minmax"]
 
@@ -33,25 +34,6 @@ def unit_labels(name: str, scores: Tensor, mask: Tensor, labels: Labels) -> Tens
     scores = filled(scores, mask)
     check_within(name, "list_scores", scores, 0.0, 1.0, "set labels=minmax to bring each list there")
     return scores
-
-
-def lambda_loss(rewards: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Return (B,) sums over pairs of unequal scores of ``Delta * softplus(-(reward_i - reward_j))``.
-
-    ``Delta = |2^score_i - 2^score_j| * |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|`` with the ranks, from 1, of the
-    rewards themselves; equal rewards keep the order of the list. No gradient flows through ranks or Delta.
-
-    Args:
-        rewards: (B, K) of the model, finite also where no candidate is.
-        scores: (B, K), larger is better.
-        mask: (B, K) booleans.
-    """
-    order = filled(rewards, mask, float("-inf")).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1) + 1
-    discount = pairs_of(1 / torch.log1p(rank.to(rewards.dtype))).abs()
-    gain = pairs_of(torch.exp2(scores)).abs()
-    counts = (pairs_of(scores) > 0) & both(mask)
-    return filled(gain * discount * softplus(-pairs_of(rewards)), counts).sum(dim=(1, 2))
 
 
 @objective(
