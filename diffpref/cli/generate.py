@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from diffpref.cli._arguments import Parser, add_fields, build_section, overrides
 from diffpref.cli._reporting import is_main, progress_bar, score_lines, scores_json
 from diffpref.loops.judging import load_rewards, parse_reward
-from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device
+from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     device = pick_device(arguments.device)
     scorers = load_rewards(recipe.rewards, device)
     family = load_model(recipe.model, device)
-    settings = recipe.settings(family.native_resolution())
+    settings = sampler_settings(recipe, family)
     plan = GenerationPlan(
         prompts=prompts,
         candidates=recipe.candidates,
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         unit_size=recipe.unit_size,
     )
     samplers = {one: make_sampler(family, one, recipe.model.precision) for one in settings}
-    with progress_bar("picture") as tell:
+    with progress_bar("candidate") as tell:
         store = generate(plan, samplers, recipe.output, tell, scorers=scorers, max_unusable=recipe.max_unusable)
     if not is_main():
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,12 @@ from diffpref.core.contracts import Candidate, Record, Reward
 from diffpref.core.errors import ConfigError, ShapeError
 from diffpref.data import Store, encode_png
 from diffpref.data.pairs import LIMIT
+from diffpref.data.texts import MESSAGES
 from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
 from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.scoring import Progress, score_watched, versions, watch
+from diffpref.sampling import TextSettings
 
 __all__ = ["Sample", "generate"]
 
@@ -98,9 +101,16 @@ def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[Any, S
             prompt=prompt,
             candidates=tuple(drawn[prompt, k] for k in range(plan.candidates)),
             source="generated",
+            meta=_meta(plan, prompt),
         )
         for prompt in prompts
     ]
+
+
+def _meta(plan: GenerationPlan, prompt: str) -> dict[str, str]:
+    """Return what a record says of itself: the message that its prompt was put as, where it was put so."""
+    chat = any(isinstance(settings, TextSettings) and settings.chat for settings in plan.settings)
+    return {MESSAGES: json.dumps([{"role": "user", "content": prompt}])} if chat else {}
 
 
 def _candidate(item: np.ndarray | str, generator: str, seed: int) -> Candidate:

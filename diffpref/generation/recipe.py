@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from diffpref.config import Model, Named, Section
-from diffpref.core.annotations import NonNegative, PositiveInt, Probability
-from diffpref.sampling import SamplerSettings
+from diffpref.core.annotations import NonNegative, Positive, PositiveInt, Probability
+from diffpref.sampling import SamplerSettings, TextSettings
 
 __all__ = ["GenerationRecipe"]
 
@@ -19,21 +19,33 @@ class GenerationRecipe(Section):
     """Prompts to candidates to scores."""
 
     format: Literal[1] = Field(default=1, description="version of this file format")
-    seed: int = Field(default=0, description="every picture is a function of it, the prompt and the candidate's number")
+    seed: int = Field(default=0, description="every candidate is a function of it, the prompt and its number")
     output: Text = Field(description="folder of the store")
     model: Model
     prompts: Text | list[Text] = Field(
         description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
         " words:SPLIT:COUNT (or START-STOP), or a list"
     )
-    candidates: PositiveInt = Field(default=4, description="pictures of each prompt")
+    candidates: PositiveInt = Field(default=4, description="pictures or answers of each prompt")
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
     guidance_scales: list[NonNegative] = Field(
         default_factory=lambda: [5.0], min_length=1, description="taken in turn by the candidates; 1 = no guidance"
     )
     solver: Literal["ddim", "dpmpp_2m"] = Field(default="ddim", description="both are deterministic")
     resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
-    batch_size: PositiveInt = Field(default=16, description="pictures drawn at once")
+    temperatures: list[NonNegative] = Field(
+        default_factory=lambda: [1.0],
+        min_length=1,
+        description="of answers; taken in turn by the candidates; 0 = the likeliest tokens",
+    )
+    top_p: Annotated[Positive, Field(le=1)] = Field(
+        default=1.0, description="answers: draw from the likeliest tokens that together have this probability"
+    )
+    max_new_tokens: PositiveInt = Field(default=64, description="tokens of an answer at most")
+    chat: bool = Field(
+        default=False, description="answers: put prompts into the tokenizer's chat template, as what the user says"
+    )
+    batch_size: PositiveInt = Field(default=16, description="pictures or answers drawn at once")
     unit_size: PositiveInt = Field(
         default=32, description="prompts of one part of the store; what an interruption costs at most"
     )
@@ -66,4 +78,17 @@ class GenerationRecipe(Section):
                 batch_size=self.batch_size,
             )
             for scale in self.guidance_scales
+        )
+
+    def text_settings(self) -> tuple[TextSettings, ...]:
+        """Return how answers are drawn, one for each temperature."""
+        return tuple(
+            TextSettings(
+                max_new_tokens=self.max_new_tokens,
+                temperature=float(temperature),
+                top_p=float(self.top_p),
+                batch_size=self.batch_size,
+                chat=self.chat,
+            )
+            for temperature in self.temperatures
         )

@@ -7,16 +7,16 @@ import json
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffpref.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from diffpref.config import Model
-    from diffpref.models import DenoiserFamily
-    from diffpref.sampling import Sampler, SamplerSettings
+    from diffpref.generation import GenerationRecipe
+    from diffpref.generation.plan import Settings
 
-__all__ = ["fingerprint", "load_model", "make_sampler", "pick_device", "quiet_libraries"]
+__all__ = ["fingerprint", "load_model", "make_sampler", "pick_device", "quiet_libraries", "sampler_settings"]
 
 
 def pick_device(name: str | None) -> str:
@@ -48,7 +48,7 @@ def quiet_libraries() -> None:
         diffusers.utils.logging.disable_progress_bar()
 
 
-def load_model(model: Model, device: str) -> DenoiserFamily:
+def load_model(model: Model, device: str) -> Any:
     """Load all parts of the model that a config names."""
     from diffpref.models import open_family
     from diffpref.models.attention import set_attention
@@ -60,25 +60,40 @@ def load_model(model: Model, device: str) -> DenoiserFamily:
     return family.to(device)
 
 
-def make_sampler(family: DenoiserFamily, settings: SamplerSettings, precision: str) -> Sampler:
-    """Return a sampler over a family's denoiser, in mixed precision where the config asks for it."""
+def sampler_settings(recipe: GenerationRecipe, family: Any) -> tuple[Settings, ...]:
+    """Return how the candidates of a data set are drawn, pictures or answers as the family makes them."""
+    return recipe.text_settings() if family.likelihood == "tokens" else recipe.settings(family.native_resolution())
+
+
+def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
+    """Return a sampler over a family's network, in mixed precision where the config asks for it.
+
+    Raises:
+        ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for.
+    """
     from diffpref.models.precision import autocast
     from diffpref.models.roles import NetworkRole
-    from diffpref.sampling import Sampler
+    from diffpref.sampling import Sampler, TextSampler, TextSettings
 
     assert family.network is not None
+    if isinstance(settings, TextSettings):
+        return TextSampler(family.network, family.tokenizer, settings)
     device = next(family.network.parameters()).device
     role = NetworkRole(family, family.network, partial(autocast, precision, device))
     return Sampler(family, role, settings)
 
 
-def fingerprint(family: DenoiserFamily, model: Model) -> str:
-    """Return which model draws: family, path, and a digest of everything in it that decides a picture."""
+def fingerprint(family: Any, model: Model) -> str:
+    """Return which model draws: family, path, and a digest of everything in it that decides a picture or an answer."""
     from diffpref.cache import component_digest
 
-    assert family.network is not None and family.vae is not None
-    weights = component_digest(family.network, family.vae, *(text.model for text in family.texts))
-    tokenizers = [text.tokenizer.backend_tokenizer.to_str() for text in family.texts]
-    settings = [dict(family.scheduler_config), family.zero_unconditional, model.precision]
+    if family.likelihood == "tokens":
+        weights = component_digest(family.network)
+        tokenizers = [family.tokenizer.backend_tokenizer.to_str()]
+        settings = [family.tokenizer.chat_template, family.tokenizer.eos_token, model.precision]
+    else:
+        weights = component_digest(family.network, family.vae, *(text.model for text in family.texts))
+        tokenizers = [text.tokenizer.backend_tokenizer.to_str() for text in family.texts]
+        settings = [dict(family.scheduler_config), family.zero_unconditional, model.precision]
     content = json.dumps([weights, tokenizers, settings], sort_keys=True, default=str)
     return f"{model.family} {model.path} {hashlib.blake2b(content.encode(), digest_size=6).hexdigest()}"

@@ -16,7 +16,7 @@ from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.run import Evaluation, evaluate_run
 from diffpref.generation import GenerationPlan, generate, load_prompts
 from diffpref.loops.judging import judges_and_facts, load_rewards
-from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device
+from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 from diffpref.loops.recipe import AlignmentRecipe
 from diffpref.training import Trainer
 from diffpref.training.log import read_metrics
@@ -61,7 +61,7 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
         raise DataError(f"evaluation.prompts: {len(both)} captions are also trained on, such as {sorted(both)[0]!r}")
     device = pick_device(None)
     family = load_model(recipe.model, device)
-    how = recipe.generation.settings(family.native_resolution())
+    how = sampler_settings(recipe.generation, family)
     with clock.stage("generate and score"):
         plan = GenerationPlan(
             prompts=tuple(prompts),

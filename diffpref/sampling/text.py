@@ -38,6 +38,7 @@ class TextSettings:
         top_p: draw from the likeliest tokens that together have this probability; 1 takes all.
         top_k: draw from so many likeliest tokens; None takes all.
         batch_size: answers drawn at once.
+        chat: put a prompt into the tokenizer's chat template, as what the user says.
 
     Raises:
         ConfigError: a value out of its range.
@@ -48,6 +49,7 @@ class TextSettings:
     top_p: float = 1.0
     top_k: int | None = None
     batch_size: int = 64
+    chat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size", "top_k"):
@@ -60,7 +62,7 @@ class TextSettings:
 
     def __str__(self) -> str:
         limits = f", top_p {self.top_p:g}" * (self.top_p < 1) + f", top_k {self.top_k}" * (self.top_k is not None)
-        return f"temperature {self.temperature:g}{limits}, {self.max_new_tokens} tokens"
+        return f"temperature {self.temperature:g}{limits}, {self.max_new_tokens} tokens" + ", chat" * self.chat
 
 
 def nucleus(logits: Tensor, settings: TextSettings) -> tuple[Tensor, Tensor]:
@@ -123,11 +125,11 @@ class TextSampler:
         network: a transformers model that generates.
         tokenizer: its tokenizer, with an end token.
         settings: length, temperature, batch.
-        encode: turns a prompt into token ids; None takes the tokenizer as it is. Chat templates belong here.
+        encode: turns a prompt into token ids; None takes the tokenizer, or its chat template where the settings say so.
         processors: change the scores before the draw, in this order; made anew for each batch.
 
     Raises:
-        ConfigError: the tokenizer has no end token.
+        ConfigError: the tokenizer has no end token, or lacks the chat template that is asked for.
     """
 
     def __init__(
@@ -141,12 +143,23 @@ class TextSampler:
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end token; set eos_token in its files")
+        if settings.chat and encode is None and not tokenizer.chat_template:
+            raise ConfigError(
+                "chat: the tokenizer has no chat template; leave chat out, and prompts are read as they are"
+            )
         self.network, self.tokenizer, self.settings = network, tokenizer, settings
-        self.encode: Encode = encode or (lambda prompt: tokenizer(prompt).input_ids)
+        self.encode: Encode = encode or self._encode
         self.processors = tuple(processors)
         self.pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         ends = network.generation_config.eos_token_id  # chat models end a turn and a text with different tokens
         self.ends = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends] if ends else [])})
+
+    def _encode(self, prompt: str) -> Sequence[int]:
+        if not self.settings.chat:
+            return list(self.tokenizer(prompt)["input_ids"])
+        said = [{"role": "user", "content": prompt}]
+        templated = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=True)
+        return list(templated["input_ids"])
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Draw an answer to each prompt from each seed; special tokens are left out of the text.

@@ -26,6 +26,7 @@ from diffpref.models import load_family, registry
 from diffpref.models.adapters import registry as adapters
 from diffpref.models.roles import NetworkRole
 from diffpref.sampling import Sampler, SamplerSettings
+from diffpref.words import instructions
 
 RECIPE = {
     "model": {"family": "sdxl", "path": ""},
@@ -144,6 +145,18 @@ def test_flags_replace_the_recipe_and_repeated_prompts_are_told(recipe, tmp_path
     assert "1 prompts are repetitions" in said and "1 prompts, 1 candidates" in said
     manifest = read_store(tmp_path / "store").manifest["generator"]
     assert manifest["seed"] == 3 and [one["guidance_scale"] for one in manifest["settings"]] == [2.0]
+
+
+def test_generate_draws_answers_that_a_language_model_trains_on(tmp_path, capsys):
+    words = ["--prompts", "words:unseen:12", "--batch_size", "12", "--output", str(tmp_path / "words")]
+    assert main(["generate", "data/words", *words, "--temperatures", "1.0", "0.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["records"], told["candidates"]) == (12, 48) and told["scores"][0]["name"] == "words"
+    store = read_store(tmp_path / "words")
+    assert store[0].candidates[0].text.endswith(".") and store[0].prompt == str(instructions("unseen", 1)[0])
+    assert [c.generator.split(", ")[1] for c in store[0].candidates[:2]] == ["temperature 1", "temperature 0.5"]
+    said = fails(capsys, "generate", "data/words", *words[:-1], tmp_path / "chat", "--chat", "true")
+    assert "has no chat template" in said
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -17,6 +17,7 @@ from diffpref.core.contracts import Candidate, Record, RewardInfo, Score
 from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.randomness import hash_key
 from diffpref.data import decode_image, encode_png, pair_view, read_store
+from diffpref.data.texts import answer_of, prompt_of
 from diffpref.generation import GenerationPlan, generate, score_records, score_store, summarise_scores
 from diffpref.generation.growing import GrowingStore
 from diffpref.sampling import SamplerSettings, TextSettings
@@ -264,6 +265,12 @@ def test_answers_are_drawn_and_scored_like_pictures(tmp_path):
     assert (best.text, best.scores[0].value, best.seed) == (asked[1].answer, 1.0, plan.seed_of(str(asked[1]), 0))
     assert best.generator == "test, temperature 1, top_p 0.9, 9 tokens" and worst.scores[0].value < 0.5
     assert {pair.chosen for pair in pair_view(store, "best_vs_worst", "words")} == {0}
+    assert prompt_of(store[1]) == str(asked[1])
+
+    chatty = replace(plan, settings=(replace(plan.settings[0], chat=True),))
+    said = generate(chatty, answer, tmp_path / "chat")[1]
+    assert prompt_of(said) == [{"role": "user", "content": str(asked[1])}]
+    assert answer_of(said, 0) == [{"role": "assistant", "content": asked[1].answer}]
 
 
 def test_a_store_without_scores_has_no_summary(tmp_path):

@@ -104,6 +104,19 @@ def test_what_a_checkpoint_says_of_generation_is_left_aside_and_kept(
     network.eval()
 
 
+def test_a_chat_template_is_put_round_the_prompt(network: LlamaForCausalLM) -> None:
+    chatty = build_tokenizer()
+    with pytest.raises(ConfigError, match="has no chat template"):
+        TextSampler(network, chatty, replace(SETTINGS, chat=True))
+    chatty.chat_template = (
+        "{% for m in messages %}sort {{ m.content }}{% endfor %}{% if add_generation_prompt %} . {% endif %}"
+    )
+    templated = TextSampler(network, chatty, replace(SETTINGS, chat=True))
+    by_hand = TextSampler(network, chatty, SETTINGS)
+    assert templated(PROMPTS, SEEDS) == by_hand([f"sort {prompt} ." for prompt in PROMPTS], SEEDS)
+    assert templated(PROMPTS, SEEDS) != by_hand(PROMPTS, SEEDS)
+
+
 def test_wrong_use_is_told(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     sampler = TextSampler(network, tokenizer, SETTINGS)
     with pytest.raises(ConfigError, match="got 2 prompts and 1 seeds"):
