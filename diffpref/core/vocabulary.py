@@ -47,6 +47,7 @@ MODEL = (
     "weight",
     "kl_weight",
     "embedding",
+    "logits",
 )
 DATA = (
     "target",
@@ -105,7 +106,12 @@ class Name:
         """
         if self.kind == "free" or self.quantity in FULL:
             return None
-        return 1 + (self.group == "list") + bool(self.unit) + (self.quantity in WIDE)
+        return 1 + (self.group == "list") + bool(self.unit) + (self.quantity in WIDE or self.several)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several numbers of it: logits of classes; scores by several rewards of one sample."""
+        return self.quantity == "logits" or (self.quantity == "scores" and self.group not in ("", "list"))
 
     @property
     def trained(self) -> bool:

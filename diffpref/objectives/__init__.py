@@ -8,14 +8,19 @@ Each is one decorated function in a file of this package; `registry` finds them,
 
 from __future__ import annotations
 
+from diffpref.objectives.adpo import adpo, adpo_listwise
+
 # Not lazily: importing the submodule `dpo` binds the package's attribute to the module, these lines to the function.
 from diffpref.objectives.anchored import apo_down, apo_zero, nca_pair
+from diffpref.objectives.asymmetric import flex_dpo, sft_dpo
 from diffpref.objectives.base import Objective, ObjectiveSpec, objective, registry
 from diffpref.objectives.binary_classifier import bco, bco_pair, bco_pair_running
 from diffpref.objectives.calibrated import capo
 from diffpref.objectives.compose import Composition, compose, reduce_sums
 from diffpref.objectives.conditions import bdhs, vdpo
 from diffpref.objectives.curated import curated_retraining
+from diffpref.objectives.degree import spo_degree
+from diffpref.objectives.demonstrations import bridge_sft
 from diffpref.objectives.dense import dense_dpo
 from diffpref.objectives.diffusion_kto import diffusion_kto, diffusion_kto_mismatched
 from diffpref.objectives.diffusion_nft import diffusion_nft
@@ -25,12 +30,16 @@ from diffpref.objectives.discopop import discopop
 from diffpref.objectives.dpo import dpo
 from diffpref.objectives.dpop import dpop
 from diffpref.objectives.dspo import dspo
+from diffpref.objectives.dynamic_beta import beta_dpo
 from diffpref.objectives.exact import exo, exo_pair
+from diffpref.objectives.exploration import selm, vpo, xpo
 from diffpref.objectives.f_divergence import f_dpo
+from diffpref.objectives.fast_slow import ofs_dpo
 from diffpref.objectives.general_preference import gpm
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
 from diffpref.objectives.inverse_rl import diffusion_dro
 from diffpref.objectives.ipo import ipo
+from diffpref.objectives.joint import dove, mapl, mapl_intra
 from diffpref.objectives.kto import apo_zero_unpaired, kto, kto_pair
 from diffpref.objectives.label_noise import cdpo, rdpo
 from diffpref.objectives.lambda_rank import rank_dpo
@@ -38,25 +47,31 @@ from diffpref.objectives.length import ln_dpo, r_dpo
 from diffpref.objectives.lipo import lipo_lambda, lipo_pairwise, lipo_pointwise
 from diffpref.objectives.mapo import mapo
 from diffpref.objectives.metrics import reward_metrics
+from diffpref.objectives.multi_objective import modpo
 from diffpref.objectives.nash import dno, inpo_nash, nash_md, nash_md_per_token
 from diffpref.objectives.nll import nll
 from diffpref.objectives.odds_ratio import asft, orpo
 from diffpref.objectives.online_ipo import ipo_md, online_ipo_1, online_ipo_1_list, online_ipo_2_list
+from diffpref.objectives.online_kl import hypo, hypo_clip, online_kl
 from diffpref.objectives.opa_dpo import opa_dpo
 from diffpref.objectives.optimal_transport import aot, aot_unpaired
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
+from diffpref.objectives.rationales import rationale_dpo, rationale_orpo
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
 from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
+from diffpref.objectives.self_labelled import osp_spce, spa, spa_decoupled
 from diffpref.objectives.semi_policy import seppo
 from diffpref.objectives.shared_length import ld_dpo, sampo, sampo_independent
 from diffpref.objectives.smoothed import smpo_diffusion
 from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
 from diffpref.objectives.step_pairs import d3po, lpo, spo
 from diffpref.objectives.tdpo import tdpo1, tdpo2
+from diffpref.objectives.triple import tpo_l, tpo_triple
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
+from diffpref.objectives.weighted_dpo import madpo, sem_dpo
 from diffpref.objectives.weighting import weightings
 from diffpref.objectives.winner_regression import crpo
 from diffpref.objectives.wpo import wpo
@@ -65,6 +80,8 @@ __all__ = [
     "Composition",
     "Objective",
     "ObjectiveSpec",
+    "adpo",
+    "adpo_listwise",
     "align_anything",
     "alignprop",
     "alphapo",
@@ -78,6 +95,8 @@ __all__ = [
     "bco_pair",
     "bco_pair_running",
     "bdhs",
+    "beta_dpo",
+    "bridge_sft",
     "capo",
     "cdpo",
     "chosen_floor",
@@ -98,6 +117,7 @@ __all__ = [
     "diffusion_nft",
     "discopop",
     "dno",
+    "dove",
     "dpo",
     "dpop",
     "draft",
@@ -105,10 +125,13 @@ __all__ = [
     "exo",
     "exo_pair",
     "f_dpo",
+    "flex_dpo",
     "flow_dpo",
     "flow_grpo",
     "gpm",
     "gpo",
+    "hypo",
+    "hypo_clip",
     "inpo_nash",
     "inversion_dpo",
     "ipo",
@@ -123,20 +146,29 @@ __all__ = [
     "ln_dpo",
     "log_ratio_penalty",
     "lpo",
+    "madpo",
+    "mapl",
+    "mapl_intra",
     "mapo",
     "mixgrpo",
+    "modpo",
     "nash_md",
     "nash_md_per_token",
     "nca_pair",
     "nll",
     "objective",
+    "ofs_dpo",
     "online_ipo_1",
     "online_ipo_1_list",
     "online_ipo_2_list",
+    "online_kl",
     "opa_dpo",
     "orpo",
+    "osp_spce",
     "r_dpo",
     "rank_dpo",
+    "rationale_dpo",
+    "rationale_orpo",
     "rdpo",
     "reduce_sums",
     "refl",
@@ -148,21 +180,31 @@ __all__ = [
     "rso_sigmoid_norm",
     "sampo",
     "sampo_independent",
+    "selm",
+    "sem_dpo",
     "seppo",
+    "sft_dpo",
     "simpo",
     "slic_hf",
     "slic_hf_target",
     "smpo_diffusion",
+    "spa",
+    "spa_decoupled",
     "spo",
+    "spo_degree",
     "sppo",
     "sppo_hard",
     "sppo_single",
     "tango2",
     "tdpo1",
     "tdpo2",
+    "tpo_l",
+    "tpo_triple",
     "vdpo",
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
+    "vpo",
     "weightings",
     "wpo",
+    "xpo",
 ]

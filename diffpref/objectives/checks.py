@@ -17,7 +17,7 @@ def _shape_class(name: Name) -> tuple[object, ...]:
     """Names of one class have equal shapes; sequences of tokens may differ in length between chosen and rejected."""
     if name.quantity in FULL:  # as large as the model's input
         return ("full", name.quantity == "hidden", name.group, name.unit)
-    wide = name.quantity if name.quantity in WIDE else ""
+    wide = name.quantity if name.quantity in WIDE or name.several else ""
     return (name.group == "list", name.unit, name.group if name.unit == "token" else "", wide)
 
 

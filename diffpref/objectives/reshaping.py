@@ -190,8 +190,8 @@ def _relative(sides: Sides, tensors: Tensors) -> Tensor:
 def _passed(guard: Safeguard, sides: Sides, tensors: Tensors) -> Tensor:
     """Return the detached (B,) share of the rejected sample's gradient that passes."""
     if guard.by == "log_ratio":
-        better = _relative(sides, tensors).detach() >= 0
-        return torch.where(better, 1.0, guard.least).to(tensors[sides.chosen].dtype)
+        better = (_relative(sides, tensors).detach() >= 0).to(tensors[sides.chosen].dtype)
+        return better + guard.least * (1 - better)
     chosen, rejected = (
         (tensors[f"policy_{side}_prediction"] - tensors[f"{side}_target"]).detach().flatten(1)
         for side in ("chosen", "rejected")

@@ -185,7 +185,8 @@ def margin_weights(
         kept = kept & (margin >= lowest)
     if highest is not None:
         kept = kept & (margin <= highest)
-    return torch.where(kept, 1.0, outside).to(margin.dtype)
+    inside = kept.to(margin.dtype)
+    return inside + outside * (1 - inside)
 
 
 @weighting(

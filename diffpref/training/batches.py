@@ -40,7 +40,7 @@ class Batches:
         random: of the run.
         device: where batches go.
         groups: what is put before the models; other groups of an item are neither encoded nor read.
-        columns: what objective and method ask of the data.
+        columns: what objective and method ask of the data; ``draw`` is not of the data, but drawn by key.
         slots: draws that a record sees in all, one after another; 0: a new one at each visit.
     """
 
@@ -58,6 +58,7 @@ class Batches:
         self.groups, self.slots = tuple(groups), slots
         self.sampler = KeyedSampler(len(items), random.seed)
         self.columns = given_columns(items) & (columns | set(LABELS))
+        self.draws = "draw" in columns
         self.length = max((len(_several(item.groups["list"])) for item in items if "list" in item.groups), default=1)
 
     @property
@@ -111,7 +112,8 @@ class Batches:
             else:
                 shown[group] = [self._padded(_places(item, group), group) for item in chosen]
         made = self.encoder.batch(keys, chosen, shown)
-        return replace(made, columns={**made.columns, **self._columns(chosen, shown)})
+        drawn = {"draw": self.random.uniform("draw", keys).float().to(self.device)} if self.draws else {}
+        return replace(made, columns={**made.columns, **self._columns(chosen, shown), **drawn})
 
     def _padded(self, places: Sequence[Place], group: str) -> Sequence[Place | None]:
         return [*places, *[None] * (self.length - len(places))] if group == "list" else places

@@ -41,6 +41,7 @@ def test_the_words_are_those_of_the_design() -> None:
         "weight",
         "kl_weight",
         "embedding",
+        "logits",
     )
     assert DATA == (
         "target",

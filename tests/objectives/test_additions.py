@@ -87,6 +87,16 @@ def test_a_weighting_multiplies_the_losses_of_any_objective(name: str, objective
         torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
 
 
+def test_a_named_method_is_its_weighting_on_dpo() -> None:
+    composition = one("dpo", {"weighting": {"madpo": {"tau": 2.0}}})
+    tensors = tensors_for(composition.tensors, "tokens")
+    named = objectives.madpo(**tensors, tau=2.0, beta=0.1)
+    torch.testing.assert_close(composition(tensors)[0][2].losses, named, rtol=1e-13, atol=1e-13)
+    composition = one("dpo", {"weighting": {"sem_dpo": {"alpha": 0.5}}})
+    tensors = tensors_for(composition.tensors, "tokens")
+    torch.testing.assert_close(composition(tensors)[0][2].losses, objectives.sem_dpo(**tensors, alpha=0.5))
+
+
 def test_several_weightings_multiply_and_normalizing_ones_divide_by_their_sum() -> None:
     sem, column = {"sem_dpo": {"alpha": 0.7}}, {"column": {"name": "chosen_win_rate", "normalize": True}}
     both = one("dpo", {"weighting": [sem, column]})

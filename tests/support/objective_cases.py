@@ -35,6 +35,7 @@ __all__ = [
 TESTS = Path(__file__).parents[1]
 GOLDEN, REFERENCES = TESTS / "golden" / "objectives", TESTS / "objectives" / "references"
 B, K, T, PICTURE = 5, 4, 3, (2, 2, 3)
+SEVERAL = 3  # rewards of a sample, classes of a head
 TOKENS = {"chosen": T, "rejected": T + 2}  # sequences of a pair differ in length
 
 Options = Mapping[str, Any]
@@ -73,7 +74,7 @@ def _tensor(
         values = _into(values * scale, *domain)
     elif quantity == "length":
         values = values.abs().mul(4).ceil() + 1
-    elif quantity in ("preference", "weight", "kl_weight", "win_rate"):
+    elif quantity in ("preference", "weight", "kl_weight", "win_rate", "draw"):
         values = values.sigmoid()
     elif quantity == "preference_matrix":
         values = (values - values.transpose(1, 2)).sigmoid()
@@ -104,6 +105,8 @@ def _shape(name: Name) -> tuple[int, ...]:
         return (*shape, *PICTURE)
     if name.unit:
         shape = (*shape, TOKENS.get(name.group, T) if name.unit == "token" else T)
+    if name.several:
+        return (*shape, SEVERAL)
     if name.quantity in WIDE:
         shape = (*shape, K)  # of an embedding as many as of candidates: even
     return shape
