@@ -37,6 +37,7 @@ from diffpref.objectives.f_divergence import f_dpo
 from diffpref.objectives.fast_slow import ofs_dpo
 from diffpref.objectives.general_preference import gpm
 from diffpref.objectives.hinge import rso, rso_hinge, rso_sigmoid_norm, slic_hf, slic_hf_target
+from diffpref.objectives.in_context_ranking import irpo_ranking
 from diffpref.objectives.inverse_rl import diffusion_dro
 from diffpref.objectives.ipo import ipo
 from diffpref.objectives.joint import dove, mapl, mapl_intra
@@ -57,6 +58,7 @@ from diffpref.objectives.opa_dpo import opa_dpo
 from diffpref.objectives.optimal_transport import aot, aot_unpaired
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
+from diffpref.objectives.ranked_lists import dpo_plackett_luce, list_softmax_ce, pro
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
 from diffpref.objectives.rationales import rationale_dpo, rationale_orpo
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
@@ -119,6 +121,7 @@ __all__ = [
     "dno",
     "dove",
     "dpo",
+    "dpo_plackett_luce",
     "dpop",
     "draft",
     "dspo",
@@ -136,6 +139,7 @@ __all__ = [
     "inversion_dpo",
     "ipo",
     "ipo_md",
+    "irpo_ranking",
     "kl_penalty",
     "kto",
     "kto_pair",
@@ -143,6 +147,7 @@ __all__ = [
     "lipo_lambda",
     "lipo_pairwise",
     "lipo_pointwise",
+    "list_softmax_ce",
     "ln_dpo",
     "log_ratio_penalty",
     "lpo",
@@ -165,6 +170,7 @@ __all__ = [
     "opa_dpo",
     "orpo",
     "osp_spce",
+    "pro",
     "r_dpo",
     "rank_dpo",
     "rationale_dpo",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffpref.core.errors import ConfigError, ShapeError
 
-__all__ = ["both", "check_within", "filled", "pairs_of", "there"]
+__all__ = ["both", "check_within", "filled", "pairs_of", "per_length", "there"]
 
 
 def there(name: str, scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -50,6 +50,28 @@ def pairs_of(values: Tensor) -> Tensor:
 def both(mask: Tensor) -> Tensor:
     """Return (B, K, K): whether both candidates of a pair are there."""
     return mask.unsqueeze(2) & mask.unsqueeze(1)
+
+
+def per_length(name: str, divide: bool, values: Tensor, length: Tensor | None, mask: Tensor) -> Tensor:
+    """Return (B, K) sums divided by the lengths of their samples, or as they are.
+
+    Args:
+        name: of the objective, for the message.
+        divide: whether to divide.
+        values: (B, K).
+        length: (B, K), may hold anything where no candidate is.
+        mask: (B, K) booleans: where one is.
+
+    Raises:
+        ConfigError: there are no lengths to divide by.
+    """
+    if not divide:
+        return values
+    if length is None:
+        raise ConfigError(
+            f"{name}: length_normalize needs the column list_length; set length_normalize=false to compare sums"
+        )
+    return values / filled(length, mask, 1.0)
 
 
 def check_within(objective: str, name: str, scores: Tensor, low: float, high: float, hint: str) -> None:

@@ -7,18 +7,23 @@ import torch
 from diffpref.objectives import (
     dno,
     dpo,
+    dpo_plackett_luce,
     gpm,
     gpo,
     inpo_nash,
     ipo,
     ipo_md,
+    irpo_ranking,
     lipo_lambda,
     lipo_pairwise,
+    list_softmax_ce,
     nash_md,
     nash_md_per_token,
     online_ipo_1,
     online_ipo_1_list,
     online_ipo_2_list,
+    pro,
+    rank_dpo,
     sppo,
     sppo_hard,
     sppo_single,
@@ -157,5 +162,44 @@ TABLE = {
             normalize=False,
         ),
         dpo(chosen_log_ratio=x["policy_chosen_score"], rejected_log_ratio=x["policy_rejected_score"], beta=1.0),
+    ),
+    "dpo_plackett_luce of a pair is dpo": lambda x: (
+        dpo_plackett_luce(**as_list(x, ranks=(x.zero, x.one)), beta=0.3),
+        dpo(**x(PAIR), beta=0.3),
+    ),
+    "list_softmax_ce with the best of a pair for a target is dpo": lambda x: (
+        list_softmax_ce(**as_list(x, list_scores=(x.one, x.zero)), beta=0.3, target="best"),
+        dpo(**x(PAIR), beta=0.3),
+    ),
+    "list_softmax_ce of a pair is dpo with a soft label": lambda x: (
+        list_softmax_ce(**as_list(x, list_scores=(x["chosen_win_rate"], x.zero)), beta=0.3),
+        dpo(**x(PAIR), preference=torch.sigmoid(x["chosen_win_rate"]), beta=0.3),
+    ),
+    "dpo_plackett_luce of the first pick is list_softmax_ce of the best": lambda x: (
+        dpo_plackett_luce(**x("list_log_ratio ranks"), beta=0.3, top=1),
+        list_softmax_ce(**x("list_log_ratio"), list_scores=3 - x["ranks"], beta=0.3, target="best"),
+    ),
+    "pro of a pair is logistic in the product of the two differences": lambda x: (
+        pro(
+            policy_list_logps=torch.stack([x["policy_chosen_logps"], x["policy_rejected_logps"]], dim=1),
+            list_scores=torch.stack([1 + x["chosen_win_rate"], x["rejected_win_rate"]], dim=1),
+            sft_weight=0.0,
+            length_normalize=False,
+        ),
+        dpo(
+            chosen_log_ratio=x["policy_chosen_logps"] * (1 + x["chosen_win_rate"] - x["rejected_win_rate"]),
+            rejected_log_ratio=x["policy_rejected_logps"] * (1 + x["chosen_win_rate"] - x["rejected_win_rate"]),
+            beta=1.0,
+        ),
+    ),
+    "irpo_ranking of a relevant item before another is half of dpo": lambda x: (
+        irpo_ranking(
+            **as_list(x, list_scores=(x.one, x.zero), ranks=(x.zero, x.one)), beta=0.3, length_normalize=False
+        ),
+        dpo(**x(PAIR), beta=0.3) / 2,
+    ),
+    "lipo_lambda is rank_dpo whose ranks are the model's": lambda x: (
+        lipo_lambda(**x("list_log_ratio"), list_scores=torch.sigmoid(x["list_scores"]), beta=0.3),
+        rank_dpo(**x("list_log_ratio"), list_scores=torch.sigmoid(x["list_scores"]), beta=0.3, rank_source="predicted"),
     ),
 }
