@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from diffpref.core.annotations import Positive, scale
 from diffpref.objectives.base import objective
-from diffpref.objectives.lists import both, filled, pairs_of, there
+from diffpref.objectives.lists import both, check_within, filled, pairs_of, there
 
 __all__ = ["RankSource", "lambda_loss", "rank_dpo"]
 
@@ -56,6 +56,7 @@ def lambda_loss(
     evidence="paper",
     aliases=("rankdpo",),
     published=("denoising",),
+    domain={"list_scores": (0.0, 1.0)},
 )
 def rank_dpo(
     *,
@@ -66,6 +67,7 @@ def rank_dpo(
     log_base: Literal["e", "2"] = "e",
     rank_source: RankSource = "target",
     pair_norm: Literal["sum", "mean"] = "sum",
+    labels: Literal["as_given", "win_shares"] = "as_given",
 ) -> Tensor:
     r"""Rank K candidates of one prompt, giving most weight to the pairs whose order matters most to DCG.
 
@@ -75,8 +77,8 @@ def rank_dpo(
 
     Args:
         list_log_ratio: (B, K) policy minus reference log-likelihood of each candidate, h above.
-        list_scores: (B, K) phi in [0, 1]: the share of comparisons that a candidate wins
-            (`diffpref.ranking.win_shares`). Equal scores give a pair no weight. No gradient.
+        list_scores: (B, K) phi in [0, 1]: the share of comparisons that a candidate wins, over several rewards
+            (`diffpref.ranking.win_shares`). Equal ones give a pair no weight. No gradient.
         list_mask: (B, K) 1 where there is a candidate; everywhere where the batch has no such column.
         beta: inverse temperature. The paper prints no factor 0.5, so its beta on a denoiser is half of this one; it
             publishes none.
@@ -84,12 +86,15 @@ def rank_dpo(
         rank_source: ranks follow the scores, as in the paper's eq. 6, or the policy's own log-ratios, as in LiPO-lambda
             and in the paper's prose.
         pair_norm: the published sum over pairs, or their mean over all K (K - 1) / 2.
+        labels: ``"as_given"`` refuses scores outside of [0, 1], whose exponential gains would know no bound;
+            ``"win_shares"`` takes scores of one reward, in any unit, and makes them shares: phi with that reward alone.
 
     Returns:
         (B,) non-negative losses, unreduced; ln 2 times the sum of the weights where policy and reference agree.
 
     Raises:
         ShapeError: the tensors differ in shape, or a list has fewer than two candidates.
+        ConfigError: scores outside of [0, 1] with ``labels: as_given``.
 
     Source: Karthik et al., Scalable Ranked Preference Optimization for Text-to-Image Generation, ICCV 2025, eq. 6 and
     7, algorithm 2 (whose weight lacks the absolute value that eq. 6 has).
@@ -101,8 +106,13 @@ def rank_dpo(
     0.36907
     """
     present = there("rank_dpo", list_scores, list_mask)
-    rewards, scores = filled(beta * list_log_ratio, present), filled(list_scores, present)
-    losses = lambda_loss(rewards, scores, present, rank_source, {"e": math.e, "2": 2.0}[log_base])
+    rewards, phi = filled(beta * list_log_ratio, present), filled(list_scores, present)
+    if labels == "win_shares":
+        wins = (pairs_of(phi) > 0) & both(present)
+        phi = wins.to(phi.dtype).sum(dim=2) / (present.sum(dim=1, keepdim=True) - 1)
+    else:
+        check_within("rank_dpo", "list_scores", phi, 0.0, 1.0, "set labels: win_shares for scores of a reward")
+    losses = lambda_loss(rewards, phi, present, rank_source, {"e": math.e, "2": 2.0}[log_base])
     if pair_norm == "sum":
         return losses
     return losses / both(present).triu(diagonal=1).sum(dim=(1, 2))

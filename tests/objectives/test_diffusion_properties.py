@@ -84,7 +84,7 @@ def test_each_side_may_be_back_propagated_alone_with_the_margin_s_coefficient() 
 
 def test_rank_dpo_lifts_the_best_lowers_the_worst_and_moves_nothing_on_the_whole() -> None:
     ratios = tensor_named("list_log_ratio").requires_grad_()
-    scores = tensor_named("list_scores")
+    scores = tensor_named("list_scores").sigmoid()
     objectives.rank_dpo(list_log_ratio=ratios, list_scores=scores).sum().backward()
     gradient = ratios.grad
     torch.testing.assert_close(gradient.sum(1), torch.zeros(5, dtype=torch.float64))
@@ -93,14 +93,21 @@ def test_rank_dpo_lifts_the_best_lowers_the_worst_and_moves_nothing_on_the_whole
 
 
 def test_rank_dpo_of_a_masked_list_is_that_of_the_shorter_one() -> None:
-    ratios, scores, mask = tensor_named("list_log_ratio"), tensor_named("list_scores"), torch.ones(5, 4)
+    ratios, scores, mask = tensor_named("list_log_ratio"), tensor_named("list_scores").sigmoid(), torch.ones(5, 4)
     mask[:, 2] = 0
     left = [0, 1, 3]
-    for options in ({}, {"rank_source": "predicted"}, {"pair_norm": "mean"}):
+    for options in ({}, {"rank_source": "predicted"}, {"pair_norm": "mean"}, {"labels": "win_shares"}):
         torch.testing.assert_close(
             objectives.rank_dpo(list_log_ratio=ratios, list_scores=scores, list_mask=mask, **options),
             objectives.rank_dpo(list_log_ratio=ratios[:, left], list_scores=scores[:, left], **options),
         )
+
+
+def test_rank_dpo_refuses_scores_of_an_open_scale_and_lists_of_one() -> None:
+    with pytest.raises(ConfigError, match=r"list_scores must lie in \[0, 1\], got 20 to 22; set labels: win_shares"):
+        objectives.rank_dpo(list_log_ratio=torch.zeros(1, 2), list_scores=torch.tensor([[20.0, 22.0]]))
+    with pytest.raises(ShapeError, match="a list compares at least 2"):
+        objectives.rank_dpo(list_log_ratio=torch.zeros(1, 1), list_scores=torch.ones(1, 1))
 
 
 def test_dense_dpo_of_ties_alone_is_a_zero_that_hangs_on_the_graph() -> None:

@@ -27,6 +27,7 @@ from diffpref.objectives import (
     flow_grpo,
     inversion_dpo,
     ipo,
+    lipo_lambda,
     lpo,
     mapo,
     mixgrpo,
@@ -190,16 +191,29 @@ TABLE = {
         rank_dpo(**two(x)),
     ),
     "rank_dpo feels no constant in all log-ratios": lambda x: (
-        rank_dpo(list_log_ratio=x["list_log_ratio"] + 2.0, list_scores=x["list_scores"]),
-        rank_dpo(**x("list_log_ratio list_scores")),
+        rank_dpo(list_log_ratio=x["list_log_ratio"] + 2.0, list_scores=x["list_scores"].sigmoid()),
+        rank_dpo(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].sigmoid()),
     ),
     "rank_dpo of equal scores is 0": lambda x: (
         rank_dpo(list_log_ratio=x["list_log_ratio"], list_scores=0 * x["list_scores"]),
         x.zero,
     ),
     "rank_dpo's mean is its sum over six pairs": lambda x: (
-        6 * rank_dpo(**x("list_log_ratio list_scores"), pair_norm="mean"),
-        rank_dpo(**x("list_log_ratio list_scores")),
+        6 * rank_dpo(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].sigmoid(), pair_norm="mean"),
+        rank_dpo(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].sigmoid()),
+    ),
+    "rank_dpo of shares feels no unit of the scores": lambda x: (
+        rank_dpo(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].exp(), labels="win_shares"),
+        rank_dpo(**x("list_log_ratio list_scores"), labels="win_shares"),
+    ),
+    "rank_dpo with predicted ranks is lipo_lambda": lambda x: (
+        rank_dpo(
+            list_log_ratio=x["list_log_ratio"],
+            list_scores=x["list_scores"].sigmoid(),
+            rank_source="predicted",
+            beta=0.7,
+        ),
+        lipo_lambda(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].sigmoid(), beta=0.7),
     ),
     "seppo that never flips is dpo": lambda x: (seppo(**x(PAIR), aaf="none"), dpo(**x(PAIR))),
     "seppo is dpo where the policy beats the reference": lambda x: (
