@@ -9,8 +9,6 @@ Each is one decorated function in a file of this package; `registry` finds them,
 from __future__ import annotations
 
 from diffpref.objectives.adpo import adpo, adpo_listwise
-
-# Not lazily: importing the submodule `dpo` binds the package's attribute to the module, these lines to the function.
 from diffpref.objectives.anchored import apo_down, apo_zero, nca_pair
 from diffpref.objectives.asymmetric import flex_dpo, sft_dpo
 from diffpref.objectives.base import Objective, ObjectiveSpec, objective, registry
