@@ -42,10 +42,10 @@ class WinnerAlarm:
         self.fired = False
         self.good: int | None = None
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+    def state(self, good: int | None = None) -> dict[str, Any]:
+        """Return what a checkpoint keeps; ``good`` as it will be once the checkpoint is saved."""
         names = ("rise", "level", "count", "above", "fired", "good")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({} if good is None else {"good": good})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned."""
@@ -62,15 +62,13 @@ class WinnerAlarm:
         """Whether the run is to end."""
         return self.fired and self.settings.winner_error in ("stop", "roll_back")
 
-    @property
-    def spare(self) -> int | None:
-        """The step of the checkpoint that must stay, because a roll-back would go there."""
-        return self.good if self.settings.winner_error == "roll_back" else None
+    def good_after(self, step: int) -> int | None:
+        """Return where a roll-back would go once a checkpoint of this step is saved: there, if nothing is wrong."""
+        return step if self.relative <= self.settings.winner_epsilon and not self.fired else self.good
 
-    def note_checkpoint(self, step: int) -> None:
-        """Remember a checkpoint that is saved while nothing is wrong: there a roll-back would go."""
-        if self.relative <= self.settings.winner_epsilon and not self.fired:
-            self.good = step
+    def spare(self, good: int | None) -> int | None:
+        """Return the step of the checkpoint that must stay, because a roll-back would go there."""
+        return good if self.settings.winner_error == "roll_back" else None
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Look at the metrics of an update; return what the log says."""
@@ -206,9 +204,9 @@ class Alarms:
         self.logits(step, metrics)
         return self.winner(step, metrics)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"winner": self.winner.state(), "logits": self.logits.state()}
+    def state(self, good: int | None = None) -> dict[str, Any]:
+        """Return what a checkpoint keeps; ``good`` is where a roll-back goes once it is saved."""
+        return {"winner": self.winner.state(good), "logits": self.logits.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned; of a run without alarms there is none."""

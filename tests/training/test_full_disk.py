@@ -189,7 +189,8 @@ def with_policy(trainer: Trainer, policy: str) -> None:
 def test_row_04_a_run_stops_or_goes_on_without_the_checkpoint_as_its_recipe_says(
     trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = snapshot(trainer.output)
+    before, good = snapshot(trainer.output), trainer.alarms.winner.good
+    assert good in (1, 2)
     trainer.step = 3
     with fail_at(5, full()), pytest.raises(DiskFullError, match="step-000003: no space left"):
         trainer.save_checkpoint()
@@ -201,6 +202,10 @@ def test_row_04_a_run_stops_or_goes_on_without_the_checkpoint_as_its_recipe_says
     with fail_at(5, full()), pytest.raises(DiskFullError):
         trainer.save_checkpoint(must=True)  # before it stops for a signal
     assert snapshot(trainer.output) == before
+    assert trainer.alarms.winner.good == good  # a roll-back cannot go to what was not saved
+    trainer.save_checkpoint()
+    saved = open_checkpoint(list_checkpoints(trainer.output)[-1])
+    assert trainer.alarms.winner.good == saved.counters["alarms"]["winner"]["good"] == 3
 
 
 def test_row_04_every_write_of_a_real_run_may_find_the_disk_full(trainer: Trainer) -> None:
