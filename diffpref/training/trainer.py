@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import Signals
 
@@ -17,6 +18,7 @@ from diffpref.config import Recipe, save_recipe
 from diffpref.core.contracts import Callback, World
 from diffpref.core.errors import DiskFullError, Interrupted
 from diffpref.core.randomness import Random
+from diffpref.models.precision import autocast
 from diffpref.models.sharding import gather_tensors
 from diffpref.training.assembly import Machine, assemble, load_batches
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
@@ -109,6 +111,7 @@ class Trainer:
         self.world = World(self.accelerator.num_processes, self.accelerator.process_index)
         self.recipe = with_records_per_update(self.recipe, self.world.size)
         sharding = sharding_options(self.accelerator, self.recipe)
+        self.autocast = partial(autocast, self.recipe.model.precision, self.device)
         self.machine = Machine(self.accelerator, self.device, self.world, sharding)
 
     @property
