@@ -66,6 +66,9 @@ def load_decoder(
     tied = set(getattr(network, "all_tied_weights_keys", {}) or {})
     if missing := sorted(set(report["missing_keys"]) - tied):
         raise ModelError(f"model.path: {path} lacks {len(missing)} weights, the first is {missing[0]}")
+    if path.endswith(".gguf"):  # its weights are full numbers now, and are saved as such
+        del network.config.quantization_config
+        network.hf_quantizer, network.is_quantized = None, False
     if network.get_output_embeddings() is None:
         raise ModelError(f"model.path: {path} is a {type(network).__name__}, which has no head over a vocabulary")
     return network
