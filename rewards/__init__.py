@@ -1,8 +1,8 @@
 """Scorers: ``load(name, path)`` returns a reward whose ``score(media, prompts)`` is higher for what is better.
 
 A new reward is one file here that registers a factory ``(path, **options) -> Reward`` under the file's name. The losses
-that train preference reward models are here too: `pickscore_loss`, `hps_pair_loss`, `hps_list_loss`, `hps_ranking_loss`
-and `bradley_terry_loss`.
+that train preference reward models are here too: `pickscore_loss`, `hps_pair_loss`, `hps_list_loss`,
+`hps_ranking_loss`, `bradley_terry_loss`, `rao_kupper_loss` and `gaussian_pair_loss`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from diffpref.rewards._losses import (
         bradley_terry_loss,
+        gaussian_pair_loss,
         hps_list_loss,
         hps_pair_loss,
         hps_ranking_loss,
         pickscore_loss,
+        rao_kupper_loss,
     )
 
 registry: Registry[Callable[..., Reward]] = Registry("reward", "diffpref.rewards", lazy=True)
@@ -40,19 +42,29 @@ SHORT_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Names that stand for a reward with options."""
 
-_LOSSES = ("bradley_terry_loss", "hps_list_loss", "hps_pair_loss", "hps_ranking_loss", "pickscore_loss")
+_LOSSES = (
+    "bradley_terry_loss",
+    "gaussian_pair_loss",
+    "hps_list_loss",
+    "hps_pair_loss",
+    "hps_ranking_loss",
+    "pickscore_loss",
+    "rao_kupper_loss",
+)
 
 __all__ = [
     "SHORT_FORMS",
     "Reward",
     "RewardInfo",
     "bradley_terry_loss",
+    "gaussian_pair_loss",
     "hps_list_loss",
     "hps_pair_loss",
     "hps_ranking_loss",
     "load",
     "pickscore_loss",
     "preference_probability",
+    "rao_kupper_loss",
     "registry",
 ]
 

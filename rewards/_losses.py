@@ -5,14 +5,25 @@ float64 in is computed and returned in float64, anything else in float32. Nothin
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from diffpref.core.contracts import Terms
-from diffpref.core.errors import ShapeError
+from diffpref.core.errors import ConfigError, ShapeError
 
-__all__ = ["bradley_terry_loss", "hps_list_loss", "hps_pair_loss", "hps_ranking_loss", "pickscore_loss"]
+__all__ = [
+    "bradley_terry_loss",
+    "gaussian_pair_loss",
+    "hps_list_loss",
+    "hps_pair_loss",
+    "hps_ranking_loss",
+    "pickscore_loss",
+    "rao_kupper_loss",
+]
 
 
 def _real(*tensors: Tensor) -> list[Tensor]:
@@ -170,9 +181,92 @@ def bradley_terry_loss(
 
     Source: TRL ``reward_trainer.py``; THUDM/ImageReward ``train.py``.
     """
-    if chosen_score.shape != rejected_score.shape:
-        raise ShapeError(
-            f"chosen and rejected scores differ: {tuple(chosen_score.shape)}, {tuple(rejected_score.shape)}"
-        )
+    _alike(chosen_score, rejected_score)
     chosen, rejected = _real(chosen_score, rejected_score)
     return -functional.logsigmoid(chosen - rejected - target_margin) + centring * (chosen + rejected) ** 2
+
+
+def rao_kupper_loss(
+    *, chosen_score: Tensor, rejected_score: Tensor, tie: Tensor | None = None, theta: float = 5.0
+) -> Tensor:
+    r"""Bradley-Terry with ties, as VideoAlign's reward model is trained.
+
+    .. math:: P(a \succ b) = \sigma(d - \ln\theta), \qquad
+              P(\mathrm{tie}) = (\theta^2 - 1)\,\sigma(d - \ln\theta)\,\sigma(-d - \ln\theta), \qquad d = s_a - s_b
+
+    Args:
+        chosen_score: (B,) scores of the better, or of either where the two are tied.
+        rejected_score: (B,) scores of the other.
+        tie: (B,) true where the two are equally good; nowhere where not given.
+        theta: how far scores may differ in a tie; 1 is Bradley-Terry, which knows none.
+
+    Returns:
+        (B,) losses, minus the log of the label's probability.
+
+    Raises:
+        ShapeError: the scores differ in shape.
+        ConfigError: theta below 1, or a tie with a theta of 1.
+
+    Source: Rao and Kupper, 1967; Liu et al., arXiv 2501.13918; KwaiVGI/VideoAlign ``trainer.py`` "btt", whose mean is
+    over all labels, invalid ones counting 0.
+    Reduces to: `bradley_terry_loss` at theta 1.
+    """
+    _alike(chosen_score, rejected_score)
+    if theta < 1 or (theta == 1 and tie is not None and bool(tie.any())):
+        raise ConfigError(f"rao_kupper_loss: theta must be more than 1, or 1 where there are no ties; got {theta:g}")
+    chosen, rejected = _real(chosen_score, rejected_score)
+    gap, shift = chosen - rejected, math.log(theta)
+    won = -functional.logsigmoid(gap - shift)
+    if tie is None or theta == 1:
+        return won
+    tied = won - functional.logsigmoid(-gap - shift) - math.log(theta**2 - 1)
+    return torch.where(tie, tied, won)
+
+
+def gaussian_pair_loss(
+    *,
+    chosen_mean: Tensor,
+    chosen_log_std: Tensor,
+    rejected_mean: Tensor,
+    rejected_log_std: Tensor,
+    draws: Tensor | None = None,
+    num_nodes: int = 32,
+) -> Tensor:
+    r"""HPSv3's loss of two uncertain scores: Bradley-Terry, expected over both.
+
+    .. math:: \ell = \mathbb{E}\,[-\log\sigma(z)], \qquad z \sim N(\mu_w - \mu_l,\; \sigma_w^2 + \sigma_l^2)
+
+    Args:
+        chosen_mean: (B,) mean score of the better.
+        chosen_log_std: (B,) logarithm of its deviation, clamped to [-10, 10].
+        rejected_mean: (B,) mean score of the worse.
+        rejected_log_std: (B,) logarithm of its deviation.
+        draws: (B, S) standard normal numbers to average over; the official code draws 1000. Not given: Gauss-Hermite
+            quadrature, which has no noise.
+        num_nodes: of the quadrature.
+
+    Returns:
+        (B,) losses.
+
+    Raises:
+        ShapeError: means and deviations differ in shape.
+
+    Source: Ma et al., HPSv3, arXiv 2508.03789; MizzenAI/HPSv3 ``qwen2vl_trainer.py``, uncertainty branch.
+    Reduces to: `bradley_terry_loss` of the means as both deviations vanish.
+    """
+    _alike(chosen_mean, rejected_mean)
+    _alike(chosen_log_std, rejected_log_std)
+    mean, other, log_std, other_log_std = _real(chosen_mean, rejected_mean, chosen_log_std, rejected_log_std)
+    variance = (2 * log_std.clamp(-10, 10)).exp() + (2 * other_log_std.clamp(-10, 10)).exp()
+    if draws is None:
+        places, shares = np.polynomial.hermite_e.hermegauss(num_nodes)
+        nodes, weights = mean.new_tensor(places)[None], mean.new_tensor(shares / shares.sum())
+    else:
+        nodes, weights = draws.to(mean.dtype), mean.new_full(draws.shape[1:], 1 / draws.shape[1])
+    gaps = (mean - other)[:, None] + variance.sqrt()[:, None] * nodes
+    return -(functional.logsigmoid(gaps) * weights).sum(dim=1)
+
+
+def _alike(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape:
+        raise ShapeError(f"scores of the two samples differ in shape: {tuple(first.shape)}, {tuple(second.shape)}")

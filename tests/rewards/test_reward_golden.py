@@ -138,6 +138,48 @@ def fill(model: torch.nn.Module, is_norm: Any) -> None:
             parameter.data = values.reshape(parameter.shape)
 
 
+def test_ties_and_margins_of_videoalign():
+    case = golden("videoalign_losses")
+    first, second = (double(case["inputs"][f"rewards_{side}"]).flatten() for side in "AB")
+    label = double(case["inputs"]["chosen_label(1=A,-1=B,0=tie,22=invalid)"]).flatten()
+    swapped, tie, valid = label == -1, label == 0, label != 22
+    chosen, rejected = torch.where(swapped, second, first), torch.where(swapped, first, second)
+    losses = rewards.rao_kupper_loss(chosen_score=chosen, rejected_score=rejected, tie=tie, theta=5.0) * valid
+    check(losses.view(4, 3), case["expected"]["btt_elementwise(masked)"])
+    check(losses.mean(), case["expected"]["btt"])
+    decided = valid & ~tie
+    for margin, key in ((0.0, "bt"), (0.57, "constant_margin")):
+        plain = rewards.bradley_terry_loss(chosen_score=chosen, rejected_score=rejected, target_margin=margin)
+        check((plain * decided).mean(), case["expected"][key])
+
+
+def test_probabilities_of_a_win_a_loss_and_a_tie():
+    case = golden("bradley_terry_with_ties_probabilities")
+    gap, zero = double([case["inputs"]["reward_difference"]]), double([0.0])
+    tied = torch.tensor([True])
+    found = [
+        rewards.rao_kupper_loss(chosen_score=gap, rejected_score=zero),
+        rewards.rao_kupper_loss(chosen_score=zero, rejected_score=gap),
+        rewards.rao_kupper_loss(chosen_score=gap, rejected_score=zero, tie=tied),
+    ]
+    probabilities = torch.cat(found).neg().exp()
+    check(probabilities, [case["expected"][key] for key in ("p_win", "p_lose", "p_tie")])
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_loss_of_uncertain_scores_with_the_official_draws():
+    case = golden("hpsv3_uncertainty_loss")
+    given = {name: double(values) for name, values in case["inputs"].items()}
+    losses = rewards.gaussian_pair_loss(
+        chosen_mean=given["mu_chosen"],
+        chosen_log_std=given["log_sigma_chosen"],
+        rejected_mean=given["mu_rejected"],
+        rejected_log_std=given["log_sigma_rejected"],
+        draws=given["standard_normal_draws"],
+    )
+    check(losses.mean(), case["expected"]["loss"])
+
+
 @torch.no_grad()
 def test_a_tiny_transformers_clip_gives_the_published_pickscores():
     from transformers import CLIPConfig, CLIPModel

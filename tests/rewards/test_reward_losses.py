@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpref import rewards
-from diffpref.core.errors import ShapeError
+from diffpref.core.errors import ConfigError, ShapeError
 
 
 def features(seed: int, size: int = 4) -> Tensor:
@@ -127,3 +127,39 @@ def test_shapes_that_do_not_fit_are_refused():
             preference=torch.ones(2),
             logit_scale=torch.tensor(1.0),
         )
+
+
+def test_ties_reduce_to_bradley_terry_and_are_likeliest_for_equal_scores():
+    chosen, rejected = features(0)[0].requires_grad_(), features(1)[0]
+    pair = {"chosen_score": chosen, "rejected_score": rejected}
+    torch.testing.assert_close(rewards.rao_kupper_loss(**pair, theta=1.0), rewards.bradley_terry_loss(**pair))
+    tie = torch.ones(6, dtype=torch.bool)
+    swapped = {"chosen_score": rejected, "rejected_score": chosen}
+    torch.testing.assert_close(rewards.rao_kupper_loss(**pair, tie=tie), rewards.rao_kupper_loss(**swapped, tie=tie))
+    equal = rewards.rao_kupper_loss(chosen_score=rejected, rejected_score=rejected, tie=tie)
+    torch.testing.assert_close(equal.neg().exp(), torch.full((6,), 2 / 3, dtype=torch.float64))
+    assert (rewards.rao_kupper_loss(**pair, tie=tie) >= equal).all()
+    for theta in (0.5, 1.0):
+        with pytest.raises(ConfigError, match="theta must be more than 1"):
+            rewards.rao_kupper_loss(**pair, tie=tie, theta=theta)
+
+
+def test_uncertain_scores_reduce_to_bradley_terry_and_the_quadrature_is_the_expectation():
+    mean, other, log_std = features(0)[0], features(1)[0], features(2)[0].requires_grad_()
+    sure = {"chosen_log_std": torch.full((6,), -9.0), "rejected_log_std": torch.full((6,), -9.0)}
+    torch.testing.assert_close(
+        rewards.gaussian_pair_loss(chosen_mean=mean, rejected_mean=other, **sure),
+        rewards.bradley_terry_loss(chosen_score=mean, rejected_score=other),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    spread = {"chosen_mean": mean, "rejected_mean": other, "chosen_log_std": log_std, "rejected_log_std": log_std}
+    exact = rewards.gaussian_pair_loss(**spread, num_nodes=64)
+    draws = torch.randn(6, 200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sampled = rewards.gaussian_pair_loss(**spread, draws=draws)
+    torch.testing.assert_close(sampled, exact, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(rewards.gaussian_pair_loss(**spread), exact, rtol=1e-3, atol=1e-3)
+    exact.sum().backward()
+    assert log_std.grad is not None and (log_std.grad > 0).all()  # doubt costs
+    with pytest.raises(ShapeError, match="differ in shape"):
+        rewards.gaussian_pair_loss(**{**spread, "rejected_mean": other[:3]})
