@@ -15,6 +15,7 @@ from diffpref.core.errors import ConfigError, suggest
 
 __all__ = [
     "DATA",
+    "DRAWN",
     "FREE",
     "GROUPS",
     "MODEL",
@@ -66,6 +67,7 @@ DATA = (
     "draw",
     "redraw",
 )
+DRAWN = ("draw", "redraw")  # random numbers, made by key for each unit of a record
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 
 COMPARISONS = ("log_ratio", "kl")  # a role against the reference; the policy where no role is named

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors, Terms
 from diffpref.core.vocabulary import parse
 from diffpref.objectives.compose import reduce_sums
+from diffpref.training.drawn import drawn
 from diffpref.training.plan import Plan
 
 __all__ = ["Forward", "Watcher", "judge", "record_timesteps", "run_forward"]
@@ -73,7 +74,9 @@ def run_forward(
     outputs = {name: context.roles[name](rows, grad=name in plan.trained) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, outputs)
-    forward = judge(plan, likelihood(plan.names, outputs, rows), rows.columns, state)
+    values = dict(likelihood(plan.names, outputs, rows))
+    values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
+    forward = judge(plan, values, rows.columns, state)
     return replace(forward, timesteps=record_timesteps(rows), keys=batch.keys)
 
 

@@ -10,7 +10,7 @@ from diffpref.config import Adapter as AdapterSettings
 from diffpref.config import Named, Recipe, resolve_roles
 from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
-from diffpref.core.vocabulary import GROUPS, Name, parse
+from diffpref.core.vocabulary import DRAWN, GROUPS, Name, parse
 from diffpref.data import COMPANIONS, VIEWS, view_of
 from diffpref.likelihood import registry as likelihoods
 from diffpref.methods import registry as methods
@@ -104,7 +104,8 @@ def make_plan(recipe: Recipe) -> Plan:
         raise ConfigError("\n".join(found))
     served = [str(name) for name in _asked(composition) if name.form in likelihood.provides and _is_served(name)]
     watched = [name for name in _watched(groups, composition) if parse(name).form in likelihood.provides]
-    demanded = {*composition.tensors, *(name for name in method.needs if name not in EVERY_GROUP)}
+    demanded = {name for name in composition.tensors if parse(name).quantity not in DRAWN}
+    demanded |= {name for name in method.needs if name not in EVERY_GROUP}
     return Plan(
         method,
         likelihood,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors
 from diffpref.core.vocabulary import parse
+from diffpref.training.drawn import drawn
 from diffpref.training.forward import Watcher
 from diffpref.training.plan import Plan
 
@@ -50,7 +51,8 @@ def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, wat
     outputs: dict[str, Tensors] = {name: context.roles[name](rows) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, dict(outputs))
-    values = likelihood(plan.names, outputs, rows)
+    values = dict(likelihood(plan.names, outputs, rows))
+    values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
     outputs = {name: answers for name, answers in outputs.items() if name not in plan.trained}
     if all(name.form in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
         outputs = {name: likelihood.raw(answers, rows) for name, answers in outputs.items()}
