@@ -148,9 +148,9 @@ def adpo_listwise(
     absent = (1 - there) * -1e9
     log_target = log_softmax(wanted / score_temperature + absent, dim=1)
     goal = log_target.exp()
-    losses = -(goal * there * log_softmax(ratios / temperature + absent, dim=1)).sum(dim=1)
+    losses = -(goal * log_softmax(ratios / temperature + absent, dim=1)).sum(dim=1)
     if entropy:
-        losses = losses + (goal * there * log_target).sum(dim=1)
+        losses = losses + (goal * log_target).sum(dim=1)
     if not drop_nonpositive:
         return losses
-    return Terms(losses, weights=((there * scores) > 0).any(dim=1).to(losses.dtype))
+    return Terms(losses, weights=(scores > 0).any(dim=1).to(losses.dtype))

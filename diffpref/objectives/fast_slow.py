@@ -69,5 +69,4 @@ def ofs_dpo(
     slow = beta * (peer_chosen_log_ratio - peer_rejected_log_ratio)
     own, other = logistic(fast, preference), logistic(slow, preference)
     chase = logsigmoid(fast.detach() - slow) - logsigmoid(fast - slow.detach())
-    metrics = {"fast_dpo": own.detach(), "slow_dpo": other.detach()}
-    return Terms(own + other + alpha * chase, metrics=metrics)
+    return Terms(own + other + alpha * chase, metrics={"fast_dpo": own, "slow_dpo": other})

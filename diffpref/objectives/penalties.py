@@ -5,6 +5,7 @@ Each looks at the chosen sample; ``groups: {chosen: rejected}`` lets a recipe pu
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -14,6 +15,9 @@ from torch.nn.functional import relu
 from diffpref.objectives.base import objective
 
 __all__ = ["chosen_floor", "kl_penalty", "log_ratio_penalty"]
+
+LOWEST = -60.0
+"""Below, an exponential goes on along its tangent."""
 
 
 @objective(
@@ -73,9 +77,8 @@ def log_ratio_penalty(*, chosen_log_ratio: Tensor, estimator: Literal["square", 
     """
     if estimator == "square":
         return chosen_log_ratio.square() / 2
-    inner = chosen_log_ratio.clamp(min=-60.0)
-    tangent = (1 - torch.exp(-inner.detach())) * (chosen_log_ratio - inner)
-    return torch.expm1(-inner) + inner + tangent
+    below = relu(LOWEST - chosen_log_ratio)
+    return torch.expm1(-chosen_log_ratio.clamp(min=LOWEST)) + chosen_log_ratio + math.exp(-LOWEST) * below
 
 
 @objective(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from diffpref.core.annotations import HalfProbability, NonNegativeInt, Positive, Probability, scale
+from diffpref.core.annotations import HalfProbability, NonNegativeInt, Number, Positive, scale
 from diffpref.core.contracts import Terms
 from diffpref.objectives.base import objective
 from diffpref.objectives.pair_links import logistic
 
 __all__ = ["osp_spce", "spa", "spa_decoupled"]
 
+Quantile = Annotated[Number, Field(ge=0, lt=1)]
 WINDOW = 50
 """Updates whose mean margins decide the threshold of doubt."""
 
@@ -82,7 +86,7 @@ def _doubted(
     full = state["updates"] + 1 >= WINDOW
     threshold = torch.where(full, (ordered[place] + ordered[min(place + 1, WINDOW - 1)]) / 2, state["threshold"])
     after = {"means": means, "updates": state["updates"] + 1, "threshold": threshold}
-    return Terms(losses, state=after, metrics={"doubted": (doubt > 0).to(losses.dtype).detach()})
+    return Terms(losses, state=after, metrics={"doubted": (doubt > 0).to(losses.dtype)})
 
 
 def _nothing_seen() -> dict[str, Tensor]:
@@ -109,7 +113,7 @@ def spa(
     state: dict[str, Tensor],
     beta: Positive = scale(tokens=0.1, denoising=5000.0),
     refine_strength: HalfProbability = 0.1,
-    quantile: Probability = 0.1,
+    quantile: Quantile = 0.1,
     warmup_updates: NonNegativeInt = 0,
 ) -> Terms:
     r"""Compare a pair that the model labelled itself, and doubt the label where the policy itself does.
@@ -167,7 +171,7 @@ def spa_decoupled(
     state: dict[str, Tensor],
     beta: Positive = scale(tokens=0.1, denoising=5000.0),
     refine_strength: HalfProbability = 0.1,
-    quantile: Probability = 0.1,
+    quantile: Quantile = 0.1,
     warmup_updates: NonNegativeInt = 0,
 ) -> Terms:
     r"""Do as `spa`, with another model's doubt: the paper's is the policy extrapolated away from the reference.

@@ -103,7 +103,7 @@ def madpo_weights(
     sharpness = c_min + (c_max - c_min) / (1 + ratio * torch.exp((steepness * (margin.abs() - tau)).clamp(max=80.0)))
     # The unused branch would divide by a sigmoid that underflows.
     safe = torch.where(margin > -tau, margin, 0.0)
-    return torch.exp(logsigmoid(sharpness * safe) - logsigmoid(safe)).detach()
+    return torch.exp(logsigmoid(sharpness * safe) - logsigmoid(safe))
 
 
 @weighting(

@@ -8,7 +8,7 @@ VARIANTS = {
         {"_optional": True, "nll": "token_mean_batch"},
         {"_optional": True, "nll": "token_mean_seq"},
         {"_optional": True, "nll": "seq_sum", "link": "hinge"},
-        {"_optional": True, "nll": "seq_sum", "link": "ipo", "beta": 0.5},
+        {"_optional": True, "nll": "seq_sum", "link": "ipo", "beta": 0.4},
     ],
     "tpo_l": [
         {"length_normalize": False, "nll": "seq_sum", "beta": 0.7, "gamma": 0.2, "nll_weight": 0.3, "_optional": False},
