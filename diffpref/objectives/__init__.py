@@ -60,6 +60,7 @@ from diffpref.objectives.ranked_lists import dpo_plackett_luce, list_softmax_ce,
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
 from diffpref.objectives.rationales import rationale_dpo, rationale_orpo
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
+from diffpref.objectives.regret import cpl, cpl_kl, cpl_rank
 from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
 from diffpref.objectives.self_labelled import osp_spce, spa, spa_decoupled
@@ -101,6 +102,9 @@ __all__ = [
     "cdpo",
     "chosen_floor",
     "compose",
+    "cpl",
+    "cpl_kl",
+    "cpl_rank",
     "cpo",
     "crpo",
     "curated_retraining",

@@ -9,6 +9,9 @@ from diffpref.objectives import (
     bridge_sft,
     cdpo,
     chosen_floor,
+    cpl,
+    cpl_kl,
+    cpl_rank,
     cpo,
     dove,
     dpo,
@@ -217,6 +220,22 @@ TABLE = {
     "bridge_sft with the total variation is nll": lambda x: (
         bridge_sft(chosen_log_ratio=x["policy_chosen_logps"], divergence="total_variation", length_normalize=False),
         nll(policy_chosen_logps=x["policy_chosen_logps"], normalization="seq_sum"),
+    ),
+    "cpl without bias is cpo without imitation": lambda x: (
+        cpl(**x(LOGPS), bias=1),
+        cpo(**x(LOGPS), nll_weight=0, nll="seq_sum"),
+    ),
+    "cpl_kl without bias is dpo": lambda x: (cpl_kl(**x(PAIR), alpha=0.1, bias=1), dpo(**x(PAIR))),
+    "cpl_kl is flex_dpo": lambda x: (
+        cpl_kl(**x(PAIR), alpha=0.1, bias=0.5),
+        flex_dpo(**x(PAIR), beta_chosen=0.1, beta_rejected=0.05),
+    ),
+    "cpl_rank of two is cpl": lambda x: (
+        cpl_rank(
+            policy_list_logps=torch.stack([x["policy_chosen_logps"], x["policy_rejected_logps"]], dim=1),
+            list_scores=torch.stack([x.one, x.zero], dim=1),
+        ),
+        cpl(**x(LOGPS)),
     ),
     "dpop is dpo with a floor inside the logit": lambda x: (
         dpop(**x(PAIR), beta=0.1, dpop_lambda=3),
