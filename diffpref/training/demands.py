@@ -8,6 +8,7 @@ from diffpref.core.errors import DataError
 from diffpref.core.vocabulary import parse
 from diffpref.data import Item, given_columns
 from diffpref.training.plan import Plan
+from diffpref.training.rehearsal import rehearse
 
 __all__ = ["check_items"]
 
@@ -27,6 +28,7 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> N
 
     Raises:
         DataError: they are too few for one update, lack a column, or have labels that the objective would misread.
+        ConfigError: an objective refuses its options or what the columns hold.
     """
     if len(items) < records_per_update:
         raise DataError(
@@ -51,6 +53,7 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> N
             f"the lists hold {min(lengths)} to {max(lengths)} candidates, and the objective {', '.join(unaware)} reads"
             " no list_mask, so it would take what is missing for a candidate; give lists of one length"
         )
+    rehearse(plan.composition, plan.names, items[0], given)
 
 
 def _unaware(plan: Plan) -> list[str]:
