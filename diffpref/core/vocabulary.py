@@ -17,6 +17,7 @@ __all__ = [
     "DATA",
     "DRAWN",
     "FREE",
+    "FULL",
     "GROUPS",
     "MODEL",
     "ROLES",

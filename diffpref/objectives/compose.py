@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffpref.core.contracts import Tensors, Terms
 from diffpref.core.errors import ConfigError
-from diffpref.core.vocabulary import required_groups, required_roles
+from diffpref.core.vocabulary import FULL, parse, required_groups, required_roles
 from diffpref.objectives.base import registry
 from diffpref.objectives.metrics import reward_metrics
 from diffpref.objectives.term import Term, read_term
@@ -112,9 +112,14 @@ class Composition:
 
     @property
     def pair_beta(self) -> float | None:
-        """The beta of the first term that compares a pair by its log-ratios; None where there is none."""
+        """The beta of the first term that compares a pair by its log-ratios alone; None where there is none.
+
+        A term that also reads whole answers, such as `dspo`, learns from these, however small its logit.
+        """
         position = self._paired()
-        return None if position is None else float(self.terms[position].options.model_dump()["beta"])
+        if position is None or any(parse(name).quantity in FULL for name in self.terms[position].tensors):
+            return None
+        return float(self.terms[position].options.model_dump()["beta"])
 
     def _paired(self) -> int | None:
         for position, term in enumerate(self.terms):

@@ -208,6 +208,13 @@ def test_predictions_of_other_shapes_are_refused(name: str) -> None:
         losses(name, {**tensors, key: tensors[key][..., :1]})
 
 
+def test_only_an_objective_that_learns_by_its_logit_alone_is_watched_for_a_tiny_one() -> None:
+    assert objectives.compose([("dcpo", {})]).pair_beta == 500.0
+    assert objectives.compose([("dspo", {})]).pair_beta is None
+    metrics = objectives.compose([("dspo", {})]).metrics(tensors_of(registry.get("dspo").spec))
+    assert "rewards/accuracies" in metrics
+
+
 @pytest.mark.parametrize(
     ("alias", "name"),
     [
