@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 FORMATS = {
     "kohya": "one .safetensors file for ComfyUI and kohya's scripts (LoRA)",
-    "merged": "a folder with the whole pipeline, the LoRA folded into its denoiser",
+    "merged": "a folder with the whole pipeline or language model, the LoRA folded into its weights",
     "diffusers": "one .safetensors file for load_lora_weights (LoRA)",
 }
 
@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--ema", action="store_true", help="the average of training.ema instead of the last weights")
     given = parser.read(argv)
     from diffpref.evaluation.run import open_run, result_folder
+    from diffpref.models import registry as families
 
     run, output = Path(given.run), Path(given.output)
     recipe = open_run(run)
@@ -46,6 +47,11 @@ def main(argv: Sequence[str]) -> int:
         _merged(run, recipe, output, given.precision, given.ema)
     elif not result.name.startswith("lora"):
         raise ConfigError(f"--format: {given.format} is a LoRA, and {run} has trained all weights; use merged")
+    elif families.get(recipe.model.family).likelihood != "denoising":
+        raise ConfigError(
+            f"--format: {given.format} is for denoisers; {result} holds the LoRA as PEFT loads it; merged writes the"
+            " whole model"
+        )
     elif given.format == "kohya":
         _kohya(result, recipe, output, given.precision)
     else:
@@ -92,9 +98,6 @@ def _merged(run: Path, recipe: Recipe, output: Path, precision: str, ema: bool) 
     quiet_libraries()
     family = open_family(recipe.model.model_copy(update={"precision": "fp32"}))
     apply_result(family, run, ema=ema)
-    pipeline = family.pipeline()
-    if result_folder(run, ema=ema).name.startswith("lora"):
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
+    lora = result_folder(run, ema=ema).name.startswith("lora")
     with publish_folder(output) as folder:
-        pipeline.to(DTYPES[precision]).save_pretrained(folder, safe_serialization=True)
+        family.save_whole(folder, DTYPES[precision], lora)

@@ -17,8 +17,8 @@ from diffpref.core.errors import CheckpointError, ConfigError, DataError, ModelE
 from diffpref.core.randomness import hash_key
 from diffpref.evaluation.compare import Facts, compare
 from diffpref.evaluation.results import Comparison
-from diffpref.models import DenoiserFamily
-from diffpref.models.loading import freeze, load_component
+from diffpref.models import DenoiserFamily, ModelFamily
+from diffpref.models.loading import freeze
 
 __all__ = ["Evaluation", "Sample", "apply_result", "evaluate_run", "evaluation_pairs", "open_run", "result_folder"]
 
@@ -71,11 +71,11 @@ def result_folder(run: Path, *, ema: bool = False) -> Path:
     raise CheckpointError(f"{run} has no result yet: neither lora/ nor model/ is there; finish its training first")
 
 
-def apply_result(family: DenoiserFamily, folder: Path | str, *, ema: bool = False) -> None:
-    """Put what a run has trained into a family that holds the run's base, as plain diffusers does.
+def apply_result(family: ModelFamily, folder: Path | str, *, ema: bool = False) -> None:
+    """Put what a run has trained into a family that holds the run's base, as the libraries do.
 
     Args:
-        family: with denoiser, VAE and text encoders, fresh from its path.
+        family: with all its parts, fresh from its path.
         folder: of the run.
         ema: take the average of ``training.ema`` instead of the last weights.
 
@@ -85,13 +85,9 @@ def apply_result(family: DenoiserFamily, folder: Path | str, *, ema: bool = Fals
     folder = Path(folder)
     if family.network is None:
         raise ConfigError("the family's 'network' is not loaded; load it with parts=(..., 'network')")
-    kind, before = result_folder(folder, ema=ema).name, next(family.network.parameters())
+    kind = result_folder(folder, ema=ema).name
     try:
-        if kind.startswith("lora"):
-            family.pipeline().load_lora_weights(folder / kind)
-        else:
-            network = load_component(type(family.network), str(folder), kind, dtype=before.dtype)
-            family.network = freeze(network).to(before.device)
+        family.apply(str(folder / kind), kind.startswith("lora"))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ModelError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{folder / kind}: cannot be loaded into {family.path} ({reason})") from error

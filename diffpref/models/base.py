@@ -139,6 +139,25 @@ class ModelFamily(ABC):
             state: its weights, whole, where they are spread over processes; None: its own.
         """
 
+    @abstractmethod
+    def apply(self, path: str, lora: bool) -> None:
+        """Put a result into the network, as the libraries do.
+
+        Args:
+            path: folder of a LoRA or of whole weights.
+            lora: which of them.
+        """
+
+    @abstractmethod
+    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
+        """Write the whole model for the libraries, with what was applied folded into its weights.
+
+        Args:
+            folder: to fill.
+            dtype: of the weights written.
+            lora: whether what was applied is a LoRA.
+        """
+
     @classmethod
     @abstractmethod
     def usage(cls, load: str, folder: str) -> str:

@@ -324,6 +324,20 @@ class DenoiserFamily(ModelFamily):
     def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
         (network if state is None else whole_network(network, state)).save_pretrained(folder)
 
+    def apply(self, path: str, lora: bool) -> None:
+        if lora:
+            self.pipeline().load_lora_weights(path)
+            return
+        own = next(self.network.parameters())
+        self.network = freeze(load_component(type(self.network), path, "", dtype=own.dtype)).to(own.device)
+
+    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
+        pipeline: Any = self.pipeline()
+        if lora:
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+        pipeline.to(dtype).save_pretrained(folder, safe_serialization=True)
+
     @classmethod
     def usage(cls, load: str, folder: str) -> str:
         pipeline = cls.pipeline_class.__name__

@@ -62,7 +62,10 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
     before = digest(load_family(recipe.model.family, str(path), parts=("network",)).network.state_dict())
     trainer = Trainer(recipe)
     rows = list(trainer.steps())
-    assert rows[1]["rewards/margins"] != 0.0  # the policy did move
+    assert rows[1].get("rewards/margins") != 0.0 and rows[1]["grad_norm"] > 0  # the policy did move
+    if "reference" not in trainer.plan.roles:
+        assert trainer.moving.digests == {}
+        return
     reference = trainer.moving.placed["reference"]
     assert trainer.moving.digests == {"reference": before} and reference.digest() == before
     assert reference.complaint() is None and not reference.held.network.training

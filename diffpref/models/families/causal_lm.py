@@ -36,6 +36,7 @@ from diffpref.models.tokenising import Text, encode_completions
 
 __all__ = ["CausalLM", "Completions"]
 
+POLICY = "default"
 PREFIX = "base_model.model."
 """What PEFT writes before the names of a model's layers."""
 
@@ -180,6 +181,18 @@ class CausalLM(ModelFamily):
         told = rows.conditioning.tensors
         return dict(asked(rows.inputs["ids"], rows.inputs["labels"], told["attention_mask"], wanted))
 
+    def apply(self, path: str, lora: bool) -> None:
+        if lora:
+            self.read_lora(self.network, path, POLICY)
+            return
+        own = next(self.network.parameters())
+        self.network = freeze(load_decoder(path, dtype=own.dtype)).to(own.device)
+
+    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
+        if lora:
+            fold(self.network)
+        self.save_network(self.network.to(dtype), folder, None)
+
     @classmethod
     def usage(cls, load: str, folder: str) -> str:
         start = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -280,3 +293,15 @@ def _check_head(path: str, network: Network) -> None:
             f"model.path: {path} makes its logits in a way that is not known here ({type(network).__name__}: more than"
             " a linear head with a bias, a scale and a soft cap)"
         )
+
+
+def fold(network: Network) -> None:
+    """Add every LoRA in a network to the weights that it adapts, and take it out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [(name, module) for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, module in adapted:
+        module.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, module.get_base_layer())
+    del network.peft_config
