@@ -219,7 +219,7 @@ def main() -> None:
             "budget": asdict(budget),
             "start": start_told,
             "about": about,
-            "results": results,
+            "objectives": results,
             "refused": refused,
         }
         write_json(given.output.with_suffix(".json"), numbers)
