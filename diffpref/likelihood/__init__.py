@@ -7,6 +7,7 @@ from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, m
 from diffpref.likelihood.denoising import DenoisingLikelihood
 from diffpref.likelihood.head import Head
 from diffpref.likelihood.tokens import TokenLikelihood
+from diffpref.likelihood.unit_weights import activation_weights, mean_by_step
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "NoiseSchedule",
     "TokenLikelihood",
     "Weighting",
+    "activation_weights",
     "convert_beta",
     "kappa",
+    "mean_by_step",
     "mean_elbo_weight",
     "registry",
 ]

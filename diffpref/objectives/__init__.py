@@ -54,22 +54,26 @@ from diffpref.objectives.online_ipo import ipo_md, online_ipo_1, online_ipo_1_li
 from diffpref.objectives.online_kl import hypo, hypo_clip, online_kl
 from diffpref.objectives.opa_dpo import opa_dpo
 from diffpref.objectives.optimal_transport import aot, aot_unpaired
+from diffpref.objectives.oreo import oreo
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
 from diffpref.objectives.ranked_lists import dpo_plackett_luce, list_softmax_ce, pro
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
 from diffpref.objectives.rationales import rationale_dpo, rationale_orpo
 from diffpref.objectives.reference_free import alphapo, cpo, simpo
-from diffpref.objectives.regret import cpl, cpl_kl, cpl_rank
+from diffpref.objectives.regret import cpl, cpl_discounted, cpl_kl, cpl_kl_rank, cpl_rank
 from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
 from diffpref.objectives.self_labelled import osp_spce, spa, spa_decoupled
 from diffpref.objectives.semi_policy import seppo
 from diffpref.objectives.shared_length import ld_dpo, sampo, sampo_independent
 from diffpref.objectives.smoothed import smpo_diffusion
+from diffpref.objectives.spin import spin
 from diffpref.objectives.sppo import gpo, sppo, sppo_hard, sppo_single
 from diffpref.objectives.step_pairs import d3po, lpo, spo
 from diffpref.objectives.tdpo import tdpo1, tdpo2
+from diffpref.objectives.token_weights import sparsepo, sparsepo_activation, sparsepo_independent, tgdpo
+from diffpref.objectives.trees import mcts_dpo, tpo_tree
 from diffpref.objectives.triple import tpo_l, tpo_triple
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
 from diffpref.objectives.weighted_dpo import madpo, sem_dpo
@@ -103,7 +107,9 @@ __all__ = [
     "chosen_floor",
     "compose",
     "cpl",
+    "cpl_discounted",
     "cpl_kl",
+    "cpl_kl_rank",
     "cpl_rank",
     "cpo",
     "crpo",
@@ -157,6 +163,7 @@ __all__ = [
     "mapl",
     "mapl_intra",
     "mapo",
+    "mcts_dpo",
     "mixgrpo",
     "modpo",
     "nash_md",
@@ -170,6 +177,7 @@ __all__ = [
     "online_ipo_2_list",
     "online_kl",
     "opa_dpo",
+    "oreo",
     "orpo",
     "osp_spce",
     "pro",
@@ -198,6 +206,10 @@ __all__ = [
     "smpo_diffusion",
     "spa",
     "spa_decoupled",
+    "sparsepo",
+    "sparsepo_activation",
+    "sparsepo_independent",
+    "spin",
     "spo",
     "spo_degree",
     "sppo",
@@ -206,7 +218,9 @@ __all__ = [
     "tango2",
     "tdpo1",
     "tdpo2",
+    "tgdpo",
     "tpo_l",
+    "tpo_tree",
     "tpo_triple",
     "vdpo",
     "video_dpo_omniscore",

@@ -19,6 +19,7 @@ from diffpref.ranking.ranks import num_unscored, order, ranks
 from diffpref.ranking.rejection import acceptance, first_round, reject_sample, tournament
 from diffpref.ranking.segments import agreed_label, latent_segments, whole_label
 from diffpref.ranking.steps import dynamic_thresholds, step_pair
+from diffpref.ranking.tree_search import backed_up, node_value, prior, puct
 from diffpref.ranking.win_rates import Matrix, both_orders, mean_margins, preference_matrix, win_rates
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "aggregated_advantages",
     "agreed_label",
     "all_pairs",
+    "backed_up",
     "best_vs_worst",
     "both_orders",
     "buffered_advantages",
@@ -45,9 +47,12 @@ __all__ = [
     "latent_segments",
     "majority_vote",
     "mean_margins",
+    "node_value",
     "num_unscored",
     "order",
     "preference_matrix",
+    "prior",
+    "puct",
     "ranks",
     "rarity_weights",
     "reject_sample",

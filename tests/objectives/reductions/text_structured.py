@@ -5,6 +5,11 @@ import math
 import torch
 
 from diffpref.objectives import (
+    cpl,
+    cpl_discounted,
+    cpl_kl,
+    cpl_kl_rank,
+    cpl_rank,
     dno,
     dpo,
     dpo_plackett_luce,
@@ -17,6 +22,7 @@ from diffpref.objectives import (
     lipo_lambda,
     lipo_pairwise,
     list_softmax_ce,
+    mcts_dpo,
     nash_md,
     nash_md_per_token,
     online_ipo_1,
@@ -24,16 +30,45 @@ from diffpref.objectives import (
     online_ipo_2_list,
     pro,
     rank_dpo,
+    sparsepo,
+    sparsepo_activation,
+    sparsepo_independent,
+    spin,
     sppo,
     sppo_hard,
     sppo_single,
     tdpo1,
     tdpo2,
+    tgdpo,
+    tpo_tree,
 )
 
 PAIR = "chosen_log_ratio rejected_log_ratio"
 KL = f"{PAIR} chosen_kl rejected_kl"
 BEFORE = "previous_chosen_log_ratio previous_rejected_log_ratio"
+
+
+TOKENS = "chosen_token_log_ratio rejected_token_log_ratio chosen_token_mask rejected_token_mask"
+TOKEN_KL = f"{TOKENS} chosen_token_kl rejected_token_kl"
+
+
+def sums(x):
+    """What is summed over the units of a pair: the log-ratios and the KL of whole samples."""
+    return {
+        f"{side}_{quantity}": (x[f"{side}_token_{quantity}"] * x[f"{side}_token_mask"]).sum(dim=1)
+        for side in ("chosen", "rejected")
+        for quantity in ("log_ratio", "kl")
+    }
+
+
+def ratios(x):
+    """The log-ratios of whole samples."""
+    return {name: value for name, value in sums(x).items() if name.endswith("log_ratio")}
+
+
+def weights(x, form, value):
+    """One weight for every unit of a pair."""
+    return {form.format(side): torch.full_like(x[f"{side}_token_mask"], value) for side in ("chosen", "rejected")}
 
 
 def as_list(x, **scores):
@@ -202,4 +237,93 @@ TABLE = {
         lipo_lambda(**x("list_log_ratio"), list_scores=torch.sigmoid(x["list_scores"]), beta=0.3),
         rank_dpo(**x("list_log_ratio"), list_scores=torch.sigmoid(x["list_scores"]), beta=0.3, rank_source="predicted"),
     ),
+    "sparsepo with all weights 1 is tdpo1": lambda x: (
+        sparsepo(**x(TOKEN_KL), **weights(x, "policy_{}_token_weight", 1.0)),
+        tdpo1(**sums(x)),
+    ),
+    "sparsepo_activation is sparsepo of the same weights": lambda x: (
+        sparsepo_activation(
+            **x(TOKEN_KL),
+            reference_chosen_token_weight=x["policy_chosen_token_weight"],
+            reference_rejected_token_weight=x["policy_rejected_token_weight"],
+        ),
+        sparsepo(**x(f"{TOKEN_KL} policy_chosen_token_weight policy_rejected_token_weight")),
+    ),
+    "sparsepo_independent with one mask for both is sparsepo": lambda x: (
+        sparsepo_independent(
+            **x(f"{TOKEN_KL} policy_chosen_token_weight policy_rejected_token_weight"),
+            policy_chosen_token_kl_weight=x["policy_chosen_token_weight"],
+            policy_rejected_token_kl_weight=x["policy_rejected_token_weight"],
+        ),
+        sparsepo(**x(f"{TOKEN_KL} policy_chosen_token_weight policy_rejected_token_weight")),
+    ),
+    "sparsepo_independent with weights 1 and 0 is dpo": lambda x: (
+        sparsepo_independent(
+            **x(TOKEN_KL),
+            **weights(x, "policy_{}_token_weight", 1.0),
+            **weights(x, "policy_{}_token_kl_weight", 0.0),
+        ),
+        dpo(**ratios(x)),
+    ),
+    "sparsepo with all weights 0 is log 2": lambda x: (
+        sparsepo(**x(TOKEN_KL), **weights(x, "policy_{}_token_weight", 0.0)),
+        math.log(2) * x.one,
+    ),
+    "tgdpo with alpha 0 is dpo": lambda x: (
+        tgdpo(**x(f"{TOKENS} guide_chosen_token_log_ratio guide_rejected_token_log_ratio"), alpha=0.0),
+        dpo(**ratios(x)),
+    ),
+    "tgdpo guided by the reference is dpo": lambda x: (
+        tgdpo(**x(TOKENS), **weights(x, "guide_{}_token_log_ratio", 0.0)),
+        dpo(**ratios(x)),
+    ),
+    "cpl_kl with bias 1 is dpo": lambda x: (cpl_kl(**x(PAIR), alpha=0.3, bias=1.0), dpo(**x(PAIR), beta=0.3)),
+    "cpl_discounted without discount is cpl": lambda x: (
+        cpl_discounted(
+            **x("policy_chosen_token_logps policy_rejected_token_logps chosen_token_mask rejected_token_mask")
+        ),
+        cpl(
+            policy_chosen_logps=(x["policy_chosen_token_logps"] * x["chosen_token_mask"]).sum(dim=1),
+            policy_rejected_logps=(x["policy_rejected_token_logps"] * x["rejected_token_mask"]).sum(dim=1),
+        ),
+    ),
+    "cpl_rank of a pair is cpl": lambda x: (
+        cpl_rank(
+            policy_list_logps=torch.stack([x["policy_chosen_logps"], x["policy_rejected_logps"]], dim=1),
+            list_scores=torch.stack([x.one, x.zero], dim=1),
+        ),
+        cpl(**x("policy_chosen_logps policy_rejected_logps")),
+    ),
+    "cpl_kl_rank with bias 1 is lipo_pairwise": lambda x: (
+        cpl_kl_rank(**x("list_log_ratio list_scores list_mask"), alpha=0.3, bias=1.0),
+        lipo_pairwise(**x("list_log_ratio list_scores list_mask"), beta=0.3),
+    ),
+    "mcts_dpo where the worse step was never visited is dpo": lambda x: (
+        mcts_dpo(**x(PAIR), chosen_visits=3 * x.one, rejected_visits=x.zero),
+        dpo(**x(PAIR)),
+    ),
+    "mcts_dpo where it was visited as often is dpo of a tie": lambda x: (
+        mcts_dpo(**x(PAIR), chosen_visits=3 * x.one, rejected_visits=7 * x.one),
+        dpo(**x(PAIR), preference=0.5 * x.one),
+    ),
+    "mcts_dpo with the square link is ipo by length": lambda x: (
+        mcts_dpo(
+            **x(f"{PAIR} chosen_length rejected_length"),
+            chosen_visits=x.one,
+            rejected_visits=x.one,
+            beta=0.3,
+            link="square",
+        ),
+        ipo(**x(f"{PAIR} chosen_length rejected_length"), tau=0.3),
+    ),
+    "tpo_tree of paths of one step is lipo_lambda": lambda x: (
+        tpo_tree(
+            list_segment_log_ratio=x["list_log_ratio"].unsqueeze(2),
+            policy_list_segment_embedding=x["policy_list_segment_embedding"][:, :, :1],
+            list_segment_mask=torch.ones_like(x["list_log_ratio"]).unsqueeze(2),
+            list_scores=x["list_scores"],
+        ),
+        lipo_lambda(**x("list_log_ratio list_scores"), beta=0.5, labels="minmax"),
+    ),
+    "spin is dpo against the opponent": lambda x: (spin(**x(PAIR)), dpo(**x(PAIR))),
 }
