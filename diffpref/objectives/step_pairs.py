@@ -11,7 +11,7 @@ import math
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffpref.core.annotations import Fraction, Positive
+from diffpref.core.annotations import Fraction, Positive, scale
 from diffpref.objectives._logistic import logistic
 from diffpref.objectives.base import objective
 
@@ -36,7 +36,7 @@ def d3po(
     chosen_log_ratio: Tensor,
     rejected_log_ratio: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 0.1,
+    beta: Positive = scale(tokens=0.1, denoising=5000.0),
     eps: Fraction = 0.1,
 ) -> Tensor:
     r"""Prefer the steps of one trajectory to those of another from the same prompt.
@@ -49,7 +49,8 @@ def d3po(
         rejected_log_ratio: (B,) the same for the step of the other trajectory.
         preference: (B,) p above: 1 where the first is better, 0 where the second is, 0.5 for a tie, which has the loss
             ln 2 without gradient, as in the code; 1 where the batch has no such column. No gradient.
-        beta: inverse temperature.
+        beta: inverse temperature, published for steps. On a denoiser's log-ratios, which never leave the region, it is
+            that of `dpo`.
         eps: how far a ratio may move.
 
     Returns:
@@ -84,7 +85,7 @@ def spo(
     chosen_log_ratio: Tensor,
     rejected_log_ratio: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 10.0,
+    beta: Positive = scale(tokens=10.0, denoising=5000.0),
     eps: Fraction = 0.1,
 ) -> Tensor:
     r"""Prefer the better of two next latents that were sampled from one latent.
@@ -96,7 +97,8 @@ def spo(
         chosen_log_ratio: (B,) policy minus reference log-probability of the step to the better candidate.
         rejected_log_ratio: (B,) the same for the step to the worse one (`diffpref.ranking.step_pair` selects them).
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
-        beta: inverse temperature.
+        beta: inverse temperature, published for steps. On a denoiser's log-ratios, which never leave the region, it is
+            that of `dpo`.
         eps: how far a ratio may move.
 
     Returns:
@@ -130,7 +132,7 @@ def lpo(
     chosen_log_ratio: Tensor,
     rejected_log_ratio: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 500.0,
+    beta: Positive = scale(tokens=500.0, denoising=5000.0),
     eps: Fraction = 0.1,
 ) -> Tensor:
     r"""SPO with candidates that a reward model judges in latent space; its beta is fifty times SPO's.
@@ -143,7 +145,8 @@ def lpo(
         rejected_log_ratio: (B,) the same for the step to the worse one (`diffpref.ranking.dynamic_thresholds` says how
             sure the reward model must be at each timestep).
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
-        beta: inverse temperature.
+        beta: inverse temperature, published for steps. On a denoiser's log-ratios, which never leave the region, it is
+            that of `dpo`.
         eps: how far a ratio may move.
 
     Returns:
