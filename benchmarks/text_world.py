@@ -18,7 +18,7 @@ import inspect
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from diffpref import rewards
 from diffpref.config import Recipe, build_recipe
 from diffpref.core.assets import resolve
-from diffpref.core.contracts import Record, Score
 from diffpref.core.errors import ConfigError, DiffprefError
 from diffpref.core.files import read_json, remove_folder, write_atomic, write_json
 from diffpref.core.randomness import hash_key
-from diffpref.data import score_of, write_store
 from diffpref.evaluation.statistics import win_rate
 from diffpref.generation import GenerationPlan, generate, load_prompts
 from diffpref.objectives import registry
-from diffpref.ranking import mean_margins
 from diffpref.sampling import TextSampler, TextSettings
 from diffpref.training import Trainer
 from diffpref.training.plan import make_plan
@@ -46,10 +43,6 @@ from diffpref.words import FACTS, Instruction, facts, score
 MODEL = "bundled:words-decoder"
 SETTINGS = TextSettings(max_new_tokens=12, batch_size=100)
 OTHER_RATES = (3e-6, 3e-5)
-MARGIN = "words_margin"
-"""A second score: how much better an answer is than those of its instruction on average, in the judge's logits."""
-SCORES = {"curated_retraining": MARGIN, "gpo": MARGIN}
-"""What objectives read that take a score for a logit; a score of 0..1 would say that all answers are about alike."""
 HERE = Path(__file__).parent
 
 
@@ -101,30 +94,14 @@ def prepare(work: Path, budget: Budget) -> dict[str, Any]:
         generator=MODEL,
         unit_size=250,
     )
-    scorers = {"words": rewards.load("words")}
-    drawn = generate(plan, TextSampler(network, tokenizer, SETTINGS), work / "drawn", scorers=scorers)
-    if not (work / "data").exists():
-        write_store(work / "data", [with_margins(record) for record in drawn])
+    generate(plan, TextSampler(network, tokenizer, SETTINGS), work / "data", scorers={"words": rewards.load("words")})
     if not (work / "start.json").exists():
         write_json(work / "start.json", judge(draw(network, budget), budget))
     return dict(read_json(work / "start.json"))
 
 
-def with_margins(record: Record) -> Record:
-    """Give each answer its mean margin over the answers of its record, itself (0) among them."""
-    scale = rewards.load("words").info.pair_scale or 1.0
-    logits = [scale * score_of(candidate, "words") for candidate in record.candidates]
-    margins = mean_margins([[own - other for other in logits] for own in logits])
-    answers = [
-        replace(candidate, scores=(*candidate.scores, Score(MARGIN, "1", margin)))
-        for candidate, margin in zip(record.candidates, margins, strict=True)
-    ]
-    return replace(record, candidates=tuple(answers))
-
-
 def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Recipe:
     """Return the recipe of a run; the objective has its default options."""
-    told = SCORES.get(name, "words")
     return build_recipe(
         {
             "seed": budget.seed,
@@ -135,8 +112,8 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
             "objective": [name],
             "data": {
                 "source": str(work / "data"),
-                "score": told,
-                "score_scale": rewards.load("words").info.pair_scale if told == "words" else 1.0,
+                "score": "words",
+                "score_scale": rewards.load("words").info.pair_scale,
             },
             "optim": {"learning_rate": learning_rate, "weight_decay": 0.0, "warmup_steps": 5},
             "training": {"steps": budget.steps, "batch_size": budget.batch_size, "resume": False},
@@ -147,8 +124,7 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
 def run(name: str, work: Path, budget: Budget, learning_rate: float, start: dict[str, Any]) -> dict[str, Any]:
     """Train and judge; what has been done with the same code and budget is read instead."""
     code = inspect.getsource(registry.get(name).spec.function)
-    told = [SCORES[name]] if name in SCORES else []
-    setting = json.dumps([code, asdict(budget), learning_rate, *told], sort_keys=True)
+    setting = json.dumps([code, asdict(budget), learning_rate], sort_keys=True)
     digest = hashlib.blake2b(setting.encode(), digest_size=8).hexdigest()
     kept = work / "results" / f"{name}@{learning_rate:g}.json"
     if kept.exists() and (found := read_json(kept))["digest"] == digest:
@@ -219,7 +195,7 @@ def main() -> None:
             "budget": asdict(budget),
             "start": start_told,
             "about": about,
-            "objectives": results,
+            "results": results,
             "refused": refused,
         }
         write_json(given.output.with_suffix(".json"), numbers)

@@ -44,7 +44,7 @@ ROOMS = {
     "training": "The loop, its data, its checkpoints.",
     "generation": "Prompts to candidates to scores to preference data.",
     "evaluation": "Judging base and aligned model, and the report.",
-    "loops": "Rounds: generate, train, judge.",
+    "loops": "Rounds: generate, score, train, judge; once over, or as a loop's method says.",
     "pretraining": "The scripts that trained the bundled models.",
     "cli": "The command line.",
 }

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "the whole loop on the bundled tiny SDXL: generate, score, train, evaluate, report",
     "train": "align a model to preferences, from a recipe",
     "generate": "prompts to candidates to scores to preference data",
+    "loop": "rounds of drawing, judging and training, such as iterative DPO",
     "score": "score images with a reward",
     "index": "write checksums and counts beside tar shards, tables or pictures, so that damage is noticed",
     "cache": "encode images and captions once, for training",

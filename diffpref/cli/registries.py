@@ -13,6 +13,7 @@ __all__ = ["REGISTRIES", "defined_for", "description", "needs", "registry", "sho
 REGISTRIES = {
     "objectives": "diffpref.objectives",
     "methods": "diffpref.methods",
+    "loops": "diffpref.loops.methods",
     "families": "diffpref.models",
     "adapters": "diffpref.models.adapters",
     "rewards": "diffpref.rewards",

@@ -27,6 +27,7 @@ __all__ = [
     "Context",
     "Ema",
     "Every",
+    "Judge",
     "Judgement",
     "Likelihood",
     "Media",
@@ -358,4 +359,13 @@ class Reward(Protocol):
         self, media: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> Tensor:
         """Return (N,) float32 for N items and N prompts."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Says which of two answers is the better one. It may like a place: who asks, asks in both orders."""
+
+    def compare(self, first: Sequence[Media], second: Sequence[Media], prompts: Sequence[str]) -> Tensor:
+        """Return (N,) P(first is better than second) for N pairs and N prompts."""
         ...

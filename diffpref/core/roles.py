@@ -10,7 +10,7 @@ from diffpref.core.errors import ConfigError, suggest
 
 __all__ = ["Ema", "Every", "RoleSpec", "Snapshots", "Source", "Update"]
 
-Source: TypeAlias = Literal["auto", "policy", "base", "copy", "adapter", "path"]
+Source: TypeAlias = Literal["auto", "policy", "base", "initial", "copy", "adapter", "path"]
 Still: TypeAlias = Literal["never", "round"]
 Draw: TypeAlias = Literal["uniform", "initial", "latest"]
 
@@ -92,7 +92,8 @@ class RoleSpec:
     """Where a role's weights come from and how they move.
 
     Args:
-        source: ``"policy"`` (what is trained, without gradient), ``"base"`` (the network without adapters), ``"copy"``
+        source: ``"policy"`` (what is trained, without gradient), ``"base"`` (the network without adapters),
+            ``"initial"`` (the same, also as the reference of a policy that starts from a LoRA of its own), ``"copy"``
             (what the policy is at the start), ``"adapter"`` (an adapter with a start of its own), ``"path"`` (a model
             or a LoRA that lies there), or ``"auto"``: base where that is what the policy starts from, else copy.
         update: ``"never"``; ``"round"``: becomes the policy when a round ends; `Every`, `Ema` or `Snapshots`.
@@ -118,7 +119,7 @@ class RoleSpec:
             _check_word("update", self.update, get_args(Still))
         if (self.source == "path") != (self.path is not None):
             raise ConfigError(f"path: goes with source 'path', and only with it; got source '{self.source}'")
-        if self.moves and self.source in ("policy", "base"):
+        if self.moves and self.source in ("policy", "base", "initial"):
             raise ConfigError(f"update: source '{self.source}' cannot move; give 'never', or source 'copy'")
         if self.trained and self.source not in ("copy", "adapter", "path"):
             raise ConfigError(f"trained: needs source copy, adapter or path, got '{self.source}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffpref.data.columns import clean_prompt
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
-from diffpref.data.items import COMPANIONS, VIEWS, Item, given_columns, view_of
+from diffpref.data.items import ATTACHED, COMPANIONS, VIEWS, Item, attached, given_columns, view_of
 from diffpref.data.lists import Ranking, list_view
 from diffpref.data.pairs import Pair, Pairs, pair_view
 from diffpref.data.points import Point, point_view
@@ -16,6 +16,7 @@ from diffpref.data.store import Store, StoreWriter, read_store, write_store
 from diffpref.data.views import CENTRE, Framing, View
 
 __all__ = [
+    "ATTACHED",
     "CENTRE",
     "COMPANIONS",
     "VIEWS",
@@ -32,6 +33,7 @@ __all__ = [
     "StoreWriter",
     "Usable",
     "View",
+    "attached",
     "clean_prompt",
     "decode_image",
     "encode_png",

@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from diffpref.core.errors import ConfigError
+from diffpref.core.contracts import Record
+from diffpref.core.errors import ConfigError, DataError
 
-__all__ = ["COMPANIONS", "IMPLIED", "VIEWS", "Item", "given_columns", "is_soft", "view_of"]
+__all__ = ["ATTACHED", "COMPANIONS", "IMPLIED", "VIEWS", "Item", "attached", "given_columns", "is_soft", "view_of"]
 
 Value: TypeAlias = "float | tuple[float, ...]"
 
@@ -22,6 +23,8 @@ VIEWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """View -> the groups that its items hold; ``""`` is pointwise data, a candidate and its label."""
 COMPANIONS = ("mismatched",)
 """Groups that every view can have: what another record's item holds, under this one's prompt."""
+ATTACHED = ("gold", "rationale", "calibration", "online")
+"""Groups that a pair can have besides its two sides: a further candidate of its record, which ``meta`` names."""
 IMPLIED: Mapping[str, float] = MappingProxyType({"preference": 1.0, "weight": 1.0})
 """What a column is where nothing is told: a column that is so throughout is not handed on."""
 
@@ -60,8 +63,26 @@ class Item(Protocol):
         ...
 
 
+def attached(record: Record) -> dict[str, int]:
+    """Return the candidates of a record that belong to groups of `ATTACHED`, as its ``meta`` says: ``{"gold": "2"}``.
+
+    Raises:
+        DataError: what stands there is not the number of a candidate.
+    """
+    found = {}
+    for group in ATTACHED:
+        if (text := record.meta.get(group)) is not None:
+            if not (text.isascii() and text.isdecimal() and int(text) < len(record.candidates)):
+                raise DataError(
+                    f"record {record.id!r}: meta.{group} must be the number of one of its {len(record.candidates)}"
+                    f" candidates, got {text!r}"
+                )
+            found[group] = int(text)
+    return found
+
+
 def view_of(groups: Collection[str]) -> str:
-    """Return the view whose items hold all of some groups, companions aside.
+    """Return the view whose items hold all of some groups, companions aside; attached groups go with pairs.
 
     Raises:
         ConfigError: none does; the message says which groups go together.
@@ -71,7 +92,7 @@ def view_of(groups: Collection[str]) -> str:
     """
     asked = set(groups) - set(COMPANIONS)
     for view, held in VIEWS.items():
-        if asked and asked <= set(held):
+        if asked and asked <= {*held, *(ATTACHED if view == "pairs" else ())}:
             return view
     told = "; ".join(f"{view}: {_told(held)}" for view, held in VIEWS.items())
     raise ConfigError(f"no data hold {_told(sorted(asked)) or 'no group'} samples together; there are {told}")

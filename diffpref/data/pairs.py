@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
-from diffpref.data.scores import judged_win_rates, kinds_of_scores, read_scores, scored_win_rates
+from diffpref.data.items import attached
+from diffpref.data.scores import (
+    judged_win_rates,
+    kinds_of_scores,
+    read_scores,
+    scored_win_rates,
+    stored_win_rates,
+)
 from diffpref.ranking import PAIRINGS
 
 __all__ = ["LIMIT", "Pair", "Pairs", "check_judgement", "pair_view", "whole_judgements"]
@@ -37,6 +44,7 @@ class Pair:
         weight: multiplies the loss.
         occurrence: how many judgements of the same two candidates and aspect the record lists before this one.
         told: what else is known of the two: ``chosen_score``, ``rejected_win_rate``.
+        others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
     """
 
     record_index: int
@@ -48,11 +56,12 @@ class Pair:
     weight: float = 1.0
     occurrence: int = 0
     told: Mapping[str, float] = field(default_factory=dict, compare=False)
+    others: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def groups(self) -> Mapping[str, int]:
-        """The candidate of either side."""
-        return {"chosen": self.chosen, "rejected": self.rejected}
+        """The candidate of either side, and those that go with the pair."""
+        return {"chosen": self.chosen, "rejected": self.rejected, **self.others}
 
     @property
     def columns(self) -> Mapping[str, float]:
@@ -112,7 +121,12 @@ def pair_view(
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
     else:
         found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, left_out)
-    pairs = Pairs(pair for pair in found if not (drop_identical and _identical(records, pair, left_out)))
+    others = {index: there for index, record in enumerate(records) if (there := attached(record))}
+    pairs = Pairs(
+        replace(pair, others=others[pair.record_index]) if pair.record_index in others else pair
+        for pair in found
+        if not (drop_identical and _identical(records, pair, left_out))
+    )
     pairs.left_out = dict(left_out)
     if left_out:
         logger.info("left out: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())))
@@ -135,7 +149,7 @@ def _judged(
 ) -> Iterator[Pair]:
     for index, record in enumerate(records):
         found = whole_judgements(record, aspect)
-        rates = judged_win_rates(len(record.candidates), found)
+        rates = stored_win_rates(record) or judged_win_rates(len(record.candidates), found)
         seen: Counter[frozenset[int]] = Counter()
         for judgement in _merged(found) if merged else found:
             first, second, probability = judgement.first, judgement.second, judgement.probability

@@ -10,10 +10,22 @@ from diffpref.core.contracts import Candidate, Judgement, Record
 from diffpref.core.errors import DataError
 from diffpref.ranking import num_unscored
 
-__all__ = ["FEW", "UNSCORED", "judged_win_rates", "kinds_of_scores", "read_scores", "score_of", "scored_win_rates"]
+__all__ = [
+    "FEW",
+    "UNSCORED",
+    "WIN_RATE",
+    "judged_win_rates",
+    "kinds_of_scores",
+    "read_scores",
+    "score_of",
+    "scored_win_rates",
+    "stored_win_rates",
+]
 
 UNSCORED = "candidates without a finite score"
 FEW = "records of fewer than two candidates"
+WIN_RATE = "win_rate"
+"""The score whose values are win rates that were counted elsewhere, such as against answers that are not kept."""
 
 
 def score_of(candidate: Candidate, name: str) -> float:
@@ -84,6 +96,12 @@ def scored_win_rates(scores: Sequence[float], scale: float = 1.0) -> list[float]
         return math.fsum(_sigmoid(scale * (own - other)) for other in finite) / len(finite)
 
     return [rate(score) if math.isfinite(score) else math.nan for score in scores]
+
+
+def stored_win_rates(record: Record) -> list[float] | None:
+    """Return the win rates that a record's candidates carry as the score `WIN_RATE`; None where one has none."""
+    found = [score_of(candidate, WIN_RATE) for candidate in record.candidates]
+    return found if found and all(map(math.isfinite, found)) else None
 
 
 def judged_win_rates(size: int, judgements: Sequence[Judgement]) -> list[float]:

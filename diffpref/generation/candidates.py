@@ -22,7 +22,7 @@ from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.scoring import Progress, score_watched, versions, watch
 from diffpref.sampling import TextSettings
 
-__all__ = ["Sample", "generate"]
+__all__ = ["Sample", "candidate_of", "generate", "said"]
 
 Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence["np.ndarray | str"]]
 """Prompts and seeds to (H, W, 3) uint8 pictures or to texts, each a function of its own prompt and seed."""
@@ -94,7 +94,7 @@ def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[Any, S
             raise ShapeError(f"the sampler gave {len(media)} candidates for {len(wanted)} prompts")
         generator = f"{plan.generator}, {settings}" if plan.generator else str(settings)
         for key, seed, item in zip(wanted, seeds, media, strict=True):
-            drawn[key] = _candidate(item, generator, seed)
+            drawn[key] = candidate_of(item, generator, seed)
     return [
         Record(
             id=plan.record_id(prompt),
@@ -110,10 +110,16 @@ def _draw(plan: GenerationPlan, prompts: Sequence[str], samplers: Mapping[Any, S
 def _meta(plan: GenerationPlan, prompt: str) -> dict[str, str]:
     """Return what a record says of itself: the message that its prompt was put as, where it was put so."""
     chat = any(isinstance(settings, TextSettings) and settings.chat for settings in plan.settings)
-    return {MESSAGES: json.dumps([{"role": "user", "content": prompt}])} if chat else {}
+    return said(prompt) if chat else {}
 
 
-def _candidate(item: np.ndarray | str, generator: str, seed: int) -> Candidate:
+def said(prompt: str) -> dict[str, str]:
+    """Return what a record says of itself where its prompt is put as a user's message."""
+    return {MESSAGES: json.dumps([{"role": "user", "content": prompt}])}
+
+
+def candidate_of(item: np.ndarray | str, generator: str, seed: int) -> Candidate:
+    """Return a picture or text that was drawn as a candidate."""
     if isinstance(item, str):
         return Candidate(text=item, generator=generator, seed=seed)
     content = encode_png(item)

@@ -23,6 +23,9 @@ from diffpref.methods._forward import Dropped, drop_prompts, forward_rows, join_
 
 __all__ = ["Denoising"]
 
+PEER = RoleSpec("adapter", trained=True)
+"""A second policy, trained beside the first from a start of its own."""
+
 
 @registry.register("denoising")
 class Denoising(Section):
@@ -52,7 +55,7 @@ class Denoising(Section):
 
     @property
     def roles(self) -> Mapping[str, RoleSpec]:
-        return {"reference": RoleSpec()}
+        return {"reference": RoleSpec(), "previous": RoleSpec(), "peer": PEER}
 
     @property
     def objectives(self) -> Sequence[tuple[str, Mapping[str, Any]]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffpref.config import Section
 from diffpref.core.contracts import Batch, Conditioning, Context, RoleSpec, Rows
+from diffpref.data import ATTACHED
 from diffpref.methods import registry
 
 __all__ = ["Language"]
@@ -29,7 +30,7 @@ class Language(Section):
     )
     evidence: ClassVar[str] = "official"
     likelihood: ClassVar[str] = "tokens"
-    accepts: ClassVar[frozenset[str]] = frozenset({"", "chosen", "rejected", "list", "mismatched"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"", "chosen", "rejected", "list", "mismatched", *ATTACHED})
 
     @property
     def needs(self) -> frozenset[str]:
@@ -37,7 +38,8 @@ class Language(Section):
 
     @property
     def roles(self) -> Mapping[str, RoleSpec]:
-        return {role: RoleSpec() for role in ("reference", "guide", "previous", "behaviour")}
+        still = {role: RoleSpec() for role in ("reference", "guide", "previous", "behaviour")}
+        return {**still, "peer": RoleSpec("adapter", trained=True)}
 
     @property
     def objectives(self) -> Sequence[tuple[str, Mapping[str, Any]]]:

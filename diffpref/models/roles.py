@@ -152,13 +152,15 @@ def _place(
     network, source = family.network, spec.source
     if source == "auto":
         source = "base" if adapter.has_base and adapter.start is None and not spec.moves else "copy"
-    if source == "base" and not adapter.has_base:
-        raise ConfigError("source: 'base' needs an adapter that can be switched off; use 'copy'")
+    if source in ("base", "initial") and not adapter.has_base:
+        raise ConfigError(f"source: '{source}' needs an adapter that can be switched off; use 'copy'")
     if source == "base" and name == "reference" and adapter.start is not None:
         raise ConfigError(
             f"source: 'base' would leave out {adapter.start}, from which the policy starts: its log-ratios would not"
             " begin at 0; use 'auto' or 'copy', which keep that LoRA frozen beside the policy"
         )
+    if source == "initial":
+        source = "base"
     if source == "policy":
         held = Held(network)
     elif source == "base":

@@ -52,8 +52,7 @@ def dpo(
     Source: Rafailov et al., Direct Preference Optimization, NeurIPS 2023, eq. 7; Wallace et al., Diffusion Model
     Alignment Using Direct Preference Optimization, CVPR 2024, eq. 14. Constants follow the official DiffusionDPO code,
     which has the factor 0.5 and the mean over elements that eq. 14 lacks. Label smoothing: Mitchell's note on
-    conservative DPO. PPD (arXiv:2501.06655, users as conditions) and BalancedDPO (arXiv:2503.12575, voted labels) are
-    this loss; `ddim_inpo`, `dcpo`, `tango2` and `flow_dpo` are too, with their own published beta.
+    conservative DPO.
     Reduces to: logistic regression on ``beta * log_ratio`` without smoothing and preferences.
 
     >>> import torch

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from diffpref.sampling.mixture import GeometricMixture, MixedRole, mixture_of
 from diffpref.sampling.sampler import Sampler, SamplerSettings, sample_latents
 from diffpref.sampling.text import TextSampler, TextSettings
 
-__all__ = ["Sampler", "SamplerSettings", "TextSampler", "TextSettings", "sample_latents"]
+__all__ = [
+    "GeometricMixture",
+    "MixedRole",
+    "Sampler",
+    "SamplerSettings",
+    "TextSampler",
+    "TextSettings",
+    "mixture_of",
+    "sample_latents",
+]

@@ -15,6 +15,7 @@ from diffpref.core.contracts import Batch
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.data import (
+    ATTACHED,
     COMPANIONS,
     VIEWS,
     Item,
@@ -64,7 +65,7 @@ class Batches:
     @property
     def view(self) -> str:
         """The name of the view that the items are of."""
-        return next(view for view, held in VIEWS.items() if set(held) == set(self.items[0].groups))
+        return next(view for view, held in VIEWS.items() if set(held) <= set(self.items[0].groups))
 
     @property
     def samples(self) -> int:
@@ -74,8 +75,10 @@ class Batches:
     @property
     def _held(self) -> tuple[str, ...]:
         """The groups of an item that are encoded: those that are shown, all where companions are drawn from them."""
-        held = VIEWS[self.view]
-        return held if set(self.groups) & set(COMPANIONS) else tuple(group for group in held if group in self.groups)
+        held, others = VIEWS[self.view], tuple(group for group in self.groups if group in ATTACHED)
+        if set(self.groups) & set(COMPANIONS):
+            return (*held, *others)
+        return (*(group for group in held if group in self.groups), *others)
 
     def encode(self) -> None:
         """Prepare what batches are made of.

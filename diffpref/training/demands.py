@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffpref.core.errors import DataError
 from diffpref.core.vocabulary import parse
-from diffpref.data import Item, given_columns
+from diffpref.data import ATTACHED, Item, given_columns
 from diffpref.training.plan import Plan
 from diffpref.training.rehearsal import rehearse
 
@@ -42,6 +42,12 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> N
             f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
             f" {', '.join(sorted(given)) or 'none'}{how}"
         )
+    for group in (group for group in plan.groups if group in ATTACHED):
+        if lacking := sum(group not in item.groups for item in items):
+            raise DataError(
+                f"the objective needs a '{group}' sample with each pair, and {lacking} of {len(items)} have none; say"
+                f" in the record's meta which candidate it is: {{{group}: '2'}}"
+            )
     if "preference" in given and (deaf := plan.composition.deaf_to_preference):
         raise DataError(
             f"the data hold soft labels or ties, which the objective {', '.join(deaf)} would take for certain wins;"

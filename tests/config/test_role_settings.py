@@ -29,7 +29,7 @@ CHANGES = {
 MISTAKES = {
     "reference: 3": "roles.reference: must be a section of keys and values, got 3",
     "reference: {sorce: copy}": "roles.reference.sorce: unknown key; did you mean 'source'? known: source, update",
-    "reference: {source: cpy}": "roles.reference.source: must be one of auto, policy, base, copy, adapter, path, got",
+    "reference: {source: cpy}": "roles.reference.source: must be one of auto, policy, base, initial, copy,",
     "reference: {update: {emma: {decay: 1}}}": "roles.reference.update: unknown 'emma'; did you mean 'ema'?",
     "reference: {update: {ema: {decy: 0.5, decay: 0.5}}}": (
         "roles.reference.update.ema.decy: unknown key; did you mean 'decay'? known: decay, every, ramp, flat"

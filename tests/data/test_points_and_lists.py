@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,8 +32,8 @@ def test_the_view_follows_the_groups() -> None:
     assert view_of({""}) == "points" and view_of({"list"}) == "lists"
     with pytest.raises(ConfigError, match="no data hold chosen, list samples together; there are pairs: chosen, re"):
         view_of({"list", "chosen"})
-    with pytest.raises(ConfigError, match="no data hold gold samples together"):
-        view_of({"gold"})
+    with pytest.raises(ConfigError, match="no data hold guidance samples together"):
+        view_of({"guidance"})
 
 
 def test_labels_of_candidates_are_points_and_what_has_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,3 +133,23 @@ def test_win_rates() -> None:
     assert rates[0] == pytest.approx(0.5) and math.isnan(rates[1]) and rates[2:] == pytest.approx([2.5 / 3, 0.5 / 3])
     known = judged_win_rates(3, [Judgement(0, 1, 1.0, weight=0.0), Judgement(0, 1, 0.0, weight=0.0)])
     assert known[:2] == [0.5, 0.5] and math.isnan(known[2])
+
+
+def test_a_pair_brings_further_answers_of_its_record_that_its_meta_names():
+    candidates = tuple(Candidate(text=text) for text in "abc")
+    record = Record("r", "p", candidates, (Judgement(0, 1, 1.0),), meta={"gold": "2", "calibration": "0"})
+    (pair,) = pair_view([record])
+    assert pair.groups == {"chosen": 0, "rejected": 1, "gold": 2, "calibration": 0}
+    assert view_of({"chosen", "rejected", "gold"}) == "pairs"
+    assert pair_view([replace(record, meta={})])[0].groups == {"chosen": 0, "rejected": 1}
+    for wrong in ("3", "-1", "two", ""):
+        with pytest.raises(DataError, match=r"meta\.gold must be the number of one of its 3 candidates"):
+            pair_view([replace(record, meta={"gold": wrong})])
+
+
+def test_win_rates_that_were_counted_elsewhere_are_taken_as_they_stand():
+    candidates = tuple(Candidate(text=t, scores=(Score("win_rate", "1", v),)) for t, v in (("a", 0.9), ("b", 0.2)))
+    (pair,) = pair_view([Record("r", "p", candidates, (Judgement(0, 1, 1.0),))])
+    assert (pair.columns["chosen_win_rate"], pair.columns["rejected_win_rate"]) == (0.9, 0.2)
+    (half,) = pair_view([Record("r", "p", (candidates[0], Candidate(text="b")), (Judgement(0, 1, 1.0),))])
+    assert half.columns["chosen_win_rate"] == 0.75  # one of them has none: counted from the judgement

@@ -282,3 +282,20 @@ def test_every_role_that_cannot_be_had_is_told_at_once() -> None:
         "roles.reference.source: 'base' needs an adapter that can be switched off; use 'copy'",
         "roles.peer.source: 'adapter' needs adapter.kind lora; use source 'copy'",
     ]
+
+
+def test_the_initial_model_can_be_the_reference_of_a_policy_that_started_from_a_lora(
+    saved: tuple[Path, Tensor], rows: Rows
+) -> None:
+    """Unlike 'base', whose log-ratios are meant to begin at 0; loops ask for it whose anchor stays."""
+    how = Lora(start=str(saved[0]), rank=4)
+    family, specs = tiny(how), {"reference": RoleSpec("initial")}
+    roles = build_roles(specs, family, family.network, how)
+    plain = tiny(Lora(rank=2))  # a LoRA of nothing
+    untouched = answer(build_roles({}, plain, plain.network, Lora(rank=2)), "policy", rows)
+    torch.testing.assert_close(answer(roles, "reference", rows), untouched)
+    torch.testing.assert_close(answer(roles, "policy", rows), saved[1], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(untouched, saved[1])
+    whole = tiny(Full())
+    with pytest.raises(ConfigError, match="'initial' needs an adapter that can be switched off"):
+        build_roles(specs, whole, whole.network, Full())

@@ -20,24 +20,26 @@ from diffpref.training.forward import judge
 Keys = Callable[..., dict[str, Any]]
 LN2 = math.log(2)
 FIRST: dict[str, Callable[[dict[str, float]], float]] = {
+    "ddim_inpo": lambda row: LN2,
     "smpo_diffusion": lambda row: LN2,
     "seppo": lambda row: LN2,
     "video_dpo_omniscore_script": lambda row: LN2,
     "dspo": lambda row: row["errors/chosen"],
     "crpo": lambda row: LN2 + row["errors/chosen"],
+    "diffusion_dpo_hinge": lambda row: 1.0,
     "diffusion_kto": lambda row: 0.5,
     "diffusion_kto_mismatched": lambda row: 0.5,
 }
 """The loss of the first step, where policy and reference agree."""
 
 
-@pytest.mark.parametrize("name", [*FIRST, "mapo", "rank_dpo"])
+@pytest.mark.parametrize("name", [*FIRST, "mapo", "rank_dpo", "curated_retraining"])
 def test_it_trains_by_name(recipe_keys: Keys, name: str) -> None:
     named: Any = [{name: {"labels": "win_shares"}}] if name == "rank_dpo" else name
     trainer = Trainer(build_recipe(recipe_keys(objective=named, method="denoising", training={"steps": 1})))
     (row,) = list(trainer.steps())
     assert row["grad_norm"] > 0 and math.isfinite(row["loss"])
-    assert ("reference" in trainer.plan.roles) == (name != "mapo")
+    assert ("reference" in trainer.plan.roles) == (name not in ("mapo", "curated_retraining"))
     if name in FIRST:
         assert row["loss"] == pytest.approx(FIRST[name](row), rel=1e-4)
 

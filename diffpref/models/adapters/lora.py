@@ -74,11 +74,13 @@ class Lora(Adapter):
     def _draw(self, family: ModelFamily, name: str, random: Random) -> None:
         from peft import LoraConfig
 
+        there = getattr(family.network, "peft_config", {})  # a second LoRA adapts what the first does
+        targets = self.targets or (there[POLICY].target_modules if POLICY in there else family.lora_targets)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.rank if self.alpha is None else self.alpha,
             init_lora_weights="gaussian",
-            target_modules=list(self.targets or family.lora_targets),
+            target_modules=sorted(targets),
             use_dora=self.dora,
         )
         self._add(family, config, name)
