@@ -274,3 +274,29 @@ def test_orpo_trainer() -> None:
     trainer.concatenated_forward = lambda *_: answers(numbers, True)
     theirs, _ = trainer.get_batch_loss_metrics(None, {})
     compare(theirs, numbers.ours([("orpo", {"odds_weight": 0.2})]), numbers, 1e-6)  # TRL's odds are float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "terms"),
+    [
+        ({}, [("tpo_triple", {"beta": 0.1, "nll_weight": 0.7})]),
+        ({"loss_type": "hinge"}, [("tpo_triple", {"beta": 0.1, "nll_weight": 0.7, "link": "hinge"})]),
+        ({"loss_type": "tpo-l", "tpo_l_gamma": 0.3}, [("tpo_l", {"beta": 0.1, "gamma": 0.3, "nll_weight": 0.7})]),
+    ],
+    ids=str,
+)
+def test_tpo_trainer(settings: dict[str, Any], terms: Terms) -> None:
+    """This trainer reads logits: the log-probabilities are its own too."""
+    numbers = Numbers(groups=3)
+    draw = torch.Generator().manual_seed(1)
+    logits = torch.randn(*numbers.ids.shape, 11, generator=draw, dtype=torch.float64).requires_grad_()
+    plain = {"loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0, "tpo_alpha": 0.7}
+    model = SimpleNamespace(training=True)
+    trainer = trainer_of("trl.experimental.tpo", "TPOTrainer", **{**plain, "model": model, **settings})
+    theirs = trainer._compute_loss(lambda **_: SimpleNamespace(logits=logits), numbers.inputs(), return_outputs=False)
+    logps = logits.log_softmax(-1)[:, :-1].gather(-1, numbers.ids[:, 1:, None]).squeeze(-1)
+    numbers.policy = logps * numbers.predicted
+    ours = numbers.ours(terms)
+    (own,), (gradient,) = torch.autograd.grad(ours, [logits]), torch.autograd.grad(theirs, [logits])
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(own, gradient, rtol=1e-9, atol=1e-9)
