@@ -75,6 +75,12 @@ class Adapter(Section):
     start: Text | None = Field(
         default=None, description="folder or file of a LoRA that the policy starts from; it is the reference too"
     )
+    heads: Text | None = Field(
+        default=None, description="folder of value and mask heads to begin with; objectives that read one train one"
+    )
+    head_learning_rate_scale: Positive = Field(
+        default=1.0, description="learning rate of heads, as a multiple of optim.learning_rate; OREO's LoRA takes 20"
+    )
     dora: bool = Field(
         default=False, description="DoRA: the LoRA turns the weights, a vector of its own scales them; slower"
     )

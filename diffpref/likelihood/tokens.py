@@ -98,7 +98,15 @@ class TokenLikelihood:
     trained: frozenset[str] = frozenset({"policy"})
 
     provides: ClassVar[frozenset[str]] = frozenset(
-        {*SUMS, *(f"token_{name}" for name in SUMS), "token_value", "length", "token_mask"}
+        {
+            *SUMS,
+            *(f"token_{name}" for name in SUMS),
+            "token_value",
+            "token_weight",
+            "token_kl_weight",
+            "length",
+            "token_mask",
+        }
     )
     from_raw: ClassVar[frozenset[str]] = frozenset({"logps", "log_ratio", "length", "token_mask"})
     raw_names: ClassVar[tuple[str, ...]] = ("logps",)
@@ -125,6 +133,8 @@ class TokenLikelihood:
         - each of them with the unit ``token``: the parts of the sum, (B, T) or (B, K, T): the tokens of a completion
           from its first on, zeros after its last.
         - ``<role>_<group>_token_value``: what the role's value head says before each of these tokens.
+        - ``<role>_<group>_token_weight``, ``..._token_kl_weight``: what its mask heads say there; of a role that is not
+          trained, the mask of its activations.
         - ``<group>_length``: how many tokens the completion has; ``<group>_token_mask``: 1 at each of them.
 
         Sums are (B,) or, for ``list``, (B, K): row ``rows.groups[group]``, for pointwise names ``rows.groups[""]``.

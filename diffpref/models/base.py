@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpref.core.contracts import Rows, Tensors
+from diffpref.core.errors import ConfigError
 
 __all__ = ["ModelFamily", "Network"]
 
@@ -37,6 +38,8 @@ class ModelFamily(ABC):
     """Registry name of what reads its answers; it also chooses how records become batches
     (`diffpref.training.encoders`). It is known without loading anything."""
 
+    heads: Any = None
+    """Small modules that are trained beside the policy, where an objective names what they say."""
     even: bool = False
     """Whether every forward of a run is to have one shape."""
     num_timesteps: int = 1
@@ -79,14 +82,31 @@ class ModelFamily(ABC):
         """Move every loaded part to a device."""
 
     @abstractmethod
-    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    def answer(
+        self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset(), trained: bool = False
+    ) -> dict[str, Tensor]:
         """Ask a network; return what the likelihood reads.
 
         Args:
             network: may be wrapped for several processes.
             rows: the question.
             wanted: quantities that the objectives name, where the answer depends on it.
+            trained: whether the role that asks is trained, and so has the heads that are.
         """
+
+    def install_heads(self, wanted: frozenset[str], start: str | None = None) -> list[nn.Parameter]:
+        """Add the heads that say what is wanted of the policy; return their parameters, none where none is wanted.
+
+        Args:
+            wanted: quantities that the objectives name.
+            start: folder of heads to begin with.
+
+        Raises:
+            ConfigError: ``start`` holds other heads.
+        """
+        if start is not None:
+            raise ConfigError("adapter.heads: are a language model's; leave it out")
+        return []
 
     def asked(self, network: Network) -> Network:
         """Return what is to be wrapped for several processes: the module whose forward `answer` calls."""

@@ -248,7 +248,9 @@ class DenoiserFamily(ModelFamily):
         dtype = next(network.parameters()).dtype
         return [tensor.to(dtype) for tensor in tensors]
 
-    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    def answer(
+        self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset(), trained: bool = False
+    ) -> dict[str, Tensor]:
         return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
 
     @property

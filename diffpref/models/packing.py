@@ -220,7 +220,7 @@ def attach(network: Network) -> bool:
         good = layout is not None and is_attached(network)
         if good and layout is not None:
             try:
-                found = run(network, layout)
+                found, _ = run(network, layout)
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
                 good = False  # an architecture that does not hand the layout down, or has other inputs
             else:
@@ -246,13 +246,18 @@ def is_attached(network: Network) -> bool:
     return bool(getattr(network.config.get_text_config(), "_attn_implementation", None) == ATTENTION)
 
 
-def run(network: Network, layout: Layout) -> Tensor:
-    """Return the hidden states (M, D) before each predicted token."""
+def run(network: Network, layout: Layout, layers: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Return the hidden states (M, D) before each predicted token and, where asked, those of every layer, (M, L, D)."""
     found = network.base_model(
         input_ids=layout.ids,
         position_ids=layout.positions,
         attention_mask=torch.zeros((1, 1, 1, 1), device=layout.ids.device),  # of four dimensions: no mask is made
         use_cache=False,
+        **({"output_hidden_states": True} if layers else {}),
         **{KEYWORD: layout},
     )
-    return gather(found.last_hidden_state[0], layout.states)
+    states = gather(found.last_hidden_state[0], layout.states)
+    if not layers:
+        return states, None
+    each = [one[0].detach().index_select(0, layout.states.index) for one in found.hidden_states[1:]]
+    return states, torch.stack(each, dim=1)

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class NetworkRole:
         if grad and not self.trainable:
             raise ConfigError("a frozen role was asked for gradients")
         with torch.set_grad_enabled(grad), enter(self.gate), self.autocast():
-            return self.family.answer(self.network, rows, self.wanted)
+            return self.family.answer(self.network, rows, self.wanted, self.trainable)
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def view_roles(
     family: ModelFamily,
     network: Network,
     autocast: Manager = nullcontext,
-    wanted: frozenset[str] = frozenset(),
+    wanted: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> dict[str, Role]:
     """Return the policy and every placed role as what a step asks.
 
@@ -223,13 +224,17 @@ def view_roles(
         family: holds the unwrapped network.
         network: the policy as the training loop wraps it.
         autocast: makes the mixed-precision context, the same for all roles.
-        wanted: quantities that the objectives name.
+        wanted: role -> quantities that the objectives name.
     """
-    roles: dict[str, Role] = {"policy": NetworkRole(family, network, autocast, trainable=True, wanted=wanted)}
+    roles: dict[str, Role] = {
+        "policy": NetworkRole(family, network, autocast, trainable=True, wanted=wanted.get("policy", frozenset()))
+    }
     for name, role in placed.items():
         wrapped = role.shared and (role.spec.trained or role.source == "policy")
         asked = network if wrapped else role.held.network
-        roles[name] = NetworkRole(family, asked, autocast, role.held.gate, role.spec.trained, wanted)
+        roles[name] = NetworkRole(
+            family, asked, autocast, role.held.gate, role.spec.trained, wanted.get(name, frozenset())
+        )
     return roles
 
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from diffpref.cache import BankedRole
 from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Role, World
+from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models import ModelFamily, open_family
 from diffpref.models.adapters import Held
@@ -42,6 +43,9 @@ from diffpref.training.update import Updater
 __all__ = ["Assembly", "Machine", "assemble", "load_batches"]
 
 logger = logging.getLogger(__name__)
+
+HEADS = "heads"
+"""The parameter group of heads that are trained beside the policy."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,9 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     """
     adapter, cast = plan.adapter, partial(autocast, recipe.model.precision, machine.device)
     family = open_family(recipe.model, "network").to(machine.device)
+    family.even = batches.encoder.even or bool(recipe.model.compile)
+    if family.likelihood == "tokens" and machine.sharding is not None:
+        raise ConfigError("language models are not spread over processes yet; launch without FSDP")
     bare: Any = family.network
     set_attention(bare, recipe.model.attention)
     adapter.install(family, random)
@@ -142,9 +149,12 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     network = _spread(recipe, family, placed, machine)
     trained = {"policy": adapter.parameters(Held(bare))}
     trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
+    heads = family.install_heads(plan.wanted["policy"], recipe.adapter.heads)
+    trained |= {HEADS: heads} if heads else {}
     optimizer = make_optimizer(recipe.optim, trained, machine.device)
     for name, group in zip(trained, optimizer.param_groups, strict=True):
-        group |= {"role": name, "lr_scale": placed[name].spec.learning_rate_scale if name in placed else 1.0}
+        scale = placed[name].spec.learning_rate_scale if name in placed else 1.0
+        group |= {"role": name, "lr_scale": recipe.adapter.head_learning_rate_scale if name == HEADS else scale}
     roles = view_roles(placed, family, network, cast, plan.wanted)
     context = Context(family, roles, random, world=machine.world)
     moving = Moving(placed, adapter, bare, optimizer, plan.method, context, average=recipe.training.ema)

@@ -69,9 +69,10 @@ class Plan:
         return sorted(self.roles, key=lambda name: (name == "policy", name))
 
     @property
-    def wanted(self) -> frozenset[str]:
-        """The quantities that models are asked for, with their units."""
-        return frozenset(name.form for name in map(parse, self.names) if name.kind == "model")
+    def wanted(self) -> dict[str, frozenset[str]]:
+        """Role -> the quantities that it is asked for, with their units."""
+        model = [name for name in map(parse, self.names) if name.kind == "model"]
+        return {role: frozenset(name.form for name in model if role in name.roles) for role in self.roles}
 
     @property
     def trained(self) -> frozenset[str]:

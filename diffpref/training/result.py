@@ -9,7 +9,8 @@ from typing import Any
 from diffpref.config import Recipe
 from diffpref.core.contracts import Tensors
 from diffpref.core.files import publish_folder
-from diffpref.models.family import DenoiserFamily, Network
+from diffpref.models.base import ModelFamily, Network
+from diffpref.models.heads import save_heads
 from diffpref.training.card import write_model_card
 from diffpref.training.disk import writing
 from diffpref.training.log import read_metrics
@@ -22,7 +23,7 @@ def write_results(
     output: Path,
     recipe: Recipe,
     plan: Plan,
-    family: DenoiserFamily,
+    family: ModelFamily,
     network: Network,
     results: Mapping[str, Tensors],
     *,
@@ -49,6 +50,9 @@ def write_results(
         needed = sum(t.numel() * t.element_size() for t in state.values())
         with writing(output / name, needed, intact), publish_folder(output / name, replace=True) as folder:
             plan.adapter.save(family, network, folder, state)
+    if family.heads is not None:
+        with writing(output / "heads", 0, intact), publish_folder(output / "heads", replace=True) as folder:
+            save_heads(family.heads, folder)
     metrics = read_metrics(output / "metrics.jsonl")
     with writing(output / "README.md", 10_000, intact):
         write_model_card(output, recipe, plan, data=data, metrics=metrics, processes=processes)

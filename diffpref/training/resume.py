@@ -86,6 +86,8 @@ DECIDES_THE_NUMBERS = frozenset(
         "adapter.targets",
         "adapter.dora",
         "adapter.start",
+        "adapter.heads",
+        "adapter.head_learning_rate_scale",
         "roles",
         "bank.slots",
         "bank.roles",
@@ -127,7 +129,7 @@ DECIDES_THE_NUMBERS = frozenset(
 )
 """What must stay as it was when a run goes on; a setting in neither set must, too."""
 
-PLACES = frozenset({"model.path", "adapter.start", "roles"})
+PLACES = frozenset({"model.path", "adapter.start", "adapter.heads", "roles"})
 """Not kept in checkpoints, which are handed around: they may name a person or a machine."""
 
 

@@ -35,6 +35,8 @@ def collect_state(
     parts: dict[str, Any] = {"policy": adapter.state(network), "optimizer": moments, **moving.parts()}
     if updater.state:
         parts["objective_state"] = dict(updater.state)
+    if (heads := updater.context.family.heads) is not None:
+        parts["heads"] = dict(heads.state_dict())
     counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
     whole = {part: gather_tensors(tensors, keep) for part, tensors in parts.items()}
     return whole, counters | moving.counters()
@@ -54,6 +56,8 @@ def restore_state(found: Checkpoint, updater: Updater, moving: Moving, adapter: 
             if part == "policy" or part in found
         }
         adapter.load_state(network, parts.pop("policy"))
+        if (heads := updater.context.family.heads) is not None:
+            heads.load_state_dict(found.part("heads"))
         restore_optimizer(updater.optimizer, found.part("optimizer"), found.counters["optimizer"])
         updater.scaler.load_state_dict(found.counters["scaler"])
         updater.guard.load_state(found.counters.get("guard", {}))

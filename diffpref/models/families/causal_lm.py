@@ -15,7 +15,7 @@ from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.core.files import write_atomic
 from diffpref.likelihood.head import Head
-from diffpref.likelihood.tokens import places, read_role
+from diffpref.likelihood.tokens import places, read_role, spread
 from diffpref.models import registry
 from diffpref.models.base import ModelFamily, Network
 from diffpref.models.decoders import (
@@ -29,6 +29,7 @@ from diffpref.models.decoders import (
     tiny_tokenizer,
 )
 from diffpref.models.gates import recompute
+from diffpref.models.heads import HEADS, Heads, activation_weights, load_heads
 from diffpref.models.loading import freeze
 from diffpref.models.packing import is_attached, lay_out, run
 from diffpref.models.precision import DTYPES
@@ -54,7 +55,12 @@ class Completions(nn.Module):
         self.network, self.even = network, even
 
     def forward(
-        self, ids: Tensor, labels: Tensor, mask: Tensor, wanted: frozenset[str] = frozenset()
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        wanted: frozenset[str] = frozenset(),
+        heads: Heads | None = None,
     ) -> dict[str, Tensor]:
         """Return what `diffpref.likelihood.tokens.read_role` makes of the hidden states before each labelled token.
 
@@ -63,16 +69,35 @@ class Completions(nn.Module):
             labels: (N, T) the same tokens, -100 where nothing is predicted.
             mask: (N, T), 0 at padding.
             wanted: quantities that the objectives name.
+            heads: of the policy; a role without them says token weights by its activations.
         """
+        layers = "token_weight" in wanted if heads is None else heads.needs_layers
+        states, each = self._states(ids, labels, mask, layers)
+        found = read_role(states, head_of(self.network), labels, wanted)
+        where = places(labels)
+        said: dict[str, Tensor] = {}
+        if heads is not None:
+            said = heads(states, each)
+        elif each is not None:
+            said = {"token_weight": activation_weights(each, where[0], len(labels))}
+        return found | {name: spread(values, labels, where) for name, values in said.items()}
+
+    def _states(self, ids: Tensor, labels: Tensor, mask: Tensor, layers: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the states (M, D) before each predicted token and, where asked, those of every layer (M, L, D)."""
         layout = lay_out(ids, labels, mask) if not self.even and is_attached(self.network) else None
         if layout is not None:
-            return read_role(run(self.network, layout), head_of(self.network), labels, wanted)
+            return run(self.network, layout, layers)
         told: dict[str, Any] = {"input_ids": ids, "use_cache": False}
         if not bool((mask[:, :-1] >= mask[:, 1:]).all()):  # padding on the right is after everything that is read
             told |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
-        hidden = decoder_of(self.network)(**told).last_hidden_state
+        if layers:
+            told["output_hidden_states"] = True
+        hidden = decoder_of(self.network)(**told)
         row, place, _ = places(labels)
-        return read_role(hidden[row, place], head_of(self.network), labels, wanted)
+        if not layers:
+            return hidden.last_hidden_state[row, place], None
+        each = [one.detach()[row, place] for one in hidden.hidden_states[1:]]
+        return hidden.last_hidden_state[row, place], torch.stack(each, dim=1)
 
 
 @registry.register("causal_lm")
@@ -87,6 +112,7 @@ class CausalLM(ModelFamily):
         context: tokens that the model can read.
         revision: commit, tag or branch on the hub.
         even: whether rows keep their padding, so that every forward has one shape.
+        heads: of the policy, where an objective names what they say.
     """
 
     path: str
@@ -95,6 +121,7 @@ class CausalLM(ModelFamily):
     context: int | None = None
     revision: str | None = None
     even: bool = False
+    heads: Heads | None = None
 
     name: ClassVar[str] = "causal_lm"
     likelihood: ClassVar[str] = "tokens"
@@ -172,14 +199,39 @@ class CausalLM(ModelFamily):
             raise ConfigError("the family's 'text' is not loaded; load it with parts=(..., 'text')")
         return encode_completions(self.tokenizer, prompt, completions, **template)
 
-    def answer(self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    def install_heads(self, wanted: frozenset[str], start: str | None = None) -> list[nn.Parameter]:
+        says = frozenset(wanted & HEADS.keys())
+        if not says:
+            if start is not None:
+                raise ConfigError("adapter.heads: the objective asks nothing of a head; leave it out")
+            return []
+        config = self.network.config.get_text_config()
+        heads = Heads(config.hidden_size, config.num_hidden_layers, says) if start is None else load_heads(start)
+        if (heads.width, heads.layers, heads.says) != (config.hidden_size, config.num_hidden_layers, says):
+            raise ConfigError(
+                f"adapter.heads: {start} holds heads of another model, or {', '.join(sorted(heads.says))}"
+            )
+        self.heads = heads.to(self.network.device)
+        return list(self.heads.parameters())
+
+    def answer(
+        self, network: Network, rows: Rows, wanted: frozenset[str] = frozenset(), trained: bool = False
+    ) -> dict[str, Tensor]:
         asked = (
             network
             if hasattr(network, "module") or isinstance(network, Completions)
             else Completions(network, self.even)
         )
         told = rows.conditioning.tensors
-        return dict(asked(rows.inputs["ids"], rows.inputs["labels"], told["attention_mask"], wanted))
+        return dict(
+            asked(
+                rows.inputs["ids"],
+                rows.inputs["labels"],
+                told["attention_mask"],
+                wanted,
+                self.heads if trained else None,
+            )
+        )
 
     def apply(self, path: str, lora: bool) -> None:
         if lora:
