@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ MEANINGS = {
     "inputs": ("inputs",),
     "weight": ("weight",),
     "annotator": ("annotator",),
+    "label": ("desirable",),  # a column "label" is too often a class
 }
 """Meaning -> the names that a column of it usually has."""
 LAYOUTS = (
     ("prompt", "chosen", "rejected"),
     ("prompt", "first", "second", "probability"),
     ("prompt", "images", "scores"),
+    ("prompt", "image", "label"),
     ("prompt", "image"),
 )
 """The sets of meanings that make a record; the first that is there is taken."""
@@ -134,6 +136,11 @@ class Columns:
                 f" names are told by data.columns; found: {found}"
             )
         unused = {meaning for layout in LAYOUTS for meaning in layout} - set(complete[0])
+        if ignored := sorted(asked & unused):
+            raise DataError(
+                f"{where}: data.columns.{ignored[0]} goes with {_beside(ignored[0])}, and not with"
+                f" {', '.join(complete[0])}, which are there; leave it out, or name the others"
+            )
         return cls({meaning: column for meaning, column in names.items() if meaning not in unused}, folder)
 
     def record(self, row: Any, identity: str, where: str, source: str) -> Record:
@@ -193,7 +200,15 @@ class Columns:
         probability = 1.0 if "chosen" in names else None
         if "probability" in names:
             probability = problems.take(names["probability"], "a number from 0 to 1", lambda v: _number(v, 0.0, 1.0))
-        return tuple(picture for picture in pictures if picture is not None), probability
+        found = tuple(picture for picture in pictures if picture is not None)
+        return self._labelled(problems, found), probability
+
+    def _labelled(self, problems: _Problems, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Return the one picture with its label, where one is told."""
+        if "label" not in self.names:
+            return candidates
+        label = problems.take(self.names["label"], "true, false, 1 or 0", _flag)
+        return tuple(replace(candidate, label=label) for candidate in candidates)
 
     def _optional(self, problems: _Problems, meaning: str) -> Any:
         if meaning not in self.names or problems.row.get(self.names[meaning]) is None:
@@ -226,6 +241,14 @@ class Columns:
     def _media(self, value: Any) -> tuple[PromptMedia, ...] | None:
         found = self._pictures(value if isinstance(value, list | tuple) else [value])
         return None if found is None else tuple(PromptMedia(bytes=one.bytes, path=one.path) for one in found)
+
+
+def _beside(meaning: str) -> str:
+    return " or ".join(", ".join(m for m in layout if m != meaning) for layout in LAYOUTS if meaning in layout)
+
+
+def _flag(value: Any) -> float | None:
+    return float(value) if value in (0, 1) and isinstance(value, bool | int | float) else None
 
 
 def _encodes(text: str) -> bool:

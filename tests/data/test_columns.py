@@ -320,3 +320,21 @@ def test_row_25_only_half_characters_are_replaced(prompt):
     assert len(text) == len(prompt) and text.encode().decode() == text
     assert all(a == b or "\ud800" <= a <= "\udfff" for a, b in zip(prompt, text, strict=True))
     assert bool(change) == (text != prompt)
+
+
+def test_a_label_is_read_where_a_recipe_names_its_column(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "image": "a.png", "liked": liked} for liked in (True, 0, 1.0)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = open_records(tmp_path / "rows.jsonl", columns={"label": "liked"})
+    assert [record.candidates[0].label for record in named] == [1.0, 0.0, 1.0]
+    assert [record.candidates[0].label for record in open_records(tmp_path / "rows.jsonl")] == [None] * 3
+    for wrong in ("cat", 2, 0.5):
+        (tmp_path / "wrong.jsonl").write_text(json.dumps({**rows[0], "liked": wrong}) + "\n")
+        with pytest.raises(DataError, match="column 'liked': expected true, false, 1 or 0, got"):
+            list(open_records(tmp_path / "wrong.jsonl", columns={"label": "liked"}))
+    pair = {"prompt": "p", "chosen": "a.png", "rejected": "b.png", "liked": True}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    with pytest.raises(
+        DataError, match=r"data\.columns\.label goes with prompt, image, and not with prompt, chosen, rej"
+    ):
+        open_records(tmp_path / "pairs.jsonl", columns={"label": "liked"})

@@ -6,16 +6,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from diffpref import methods
 from diffpref.config import build_recipe
-from diffpref.core.contracts import Candidate, Judgement, Record, Score
+from diffpref.core.contracts import Batch, Candidate, Context, Judgement, Record, Rows, Score
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import read_store, write_store
+from diffpref.methods.denoising import Denoising
+from diffpref.objectives import objective
 from diffpref.training import Trainer
 from diffpref.training.plan import make_plan
 
@@ -178,6 +181,36 @@ def test_scores_beyond_what_an_objective_reads_become_win_rates(
     with caplog.at_level(logging.INFO):
         assert torch.equal(scores("lipo_lambda"), rates) and torch.equal(scores("toy_ranked", "raw"), raw)
     assert caplog.text.count("are beyond what the objective reads; lists get win rates") == 1
+
+
+def test_a_method_may_make_columns_that_the_data_lack(recipe_keys: Keys) -> None:
+    class Made(Denoising):
+        """Makes a scale of beta for each record."""
+
+        makes: ClassVar[frozenset[str]] = frozenset({"beta_scale"})
+
+        def prepare(self, batch: Batch, context: Context) -> Rows:
+            rows = super().prepare(batch, context)
+            return replace(rows, columns={**rows.columns, "beta_scale": 1.0 + torch.arange(len(batch))})
+
+    def scaled(*, chosen_log_ratio: Tensor, beta_scale: Tensor) -> Tensor:
+        return beta_scale * (1 - 1000 * chosen_log_ratio)
+
+    objective("toy_scaled", kind="pairwise", source="ours", evidence="ours")(scaled)
+    with pytest.raises(DataError, match="need the columns beta_scale; the data give"):
+        run(recipe_keys(objective="toy_scaled", method="denoising"))
+    methods.registry.register("toy_made")(Made)
+    try:
+        keys = recipe_keys(
+            objective="toy_scaled", method="toy_made", training={"steps": 2, "batch_size": 2, "accumulation": 2}
+        )
+        _, rows = run(keys)
+        keys["output"] += "-replayed"
+        keys["training"]["replay"] = "always"
+        _, again = run(keys)
+    finally:
+        del methods.registry._things["toy_made"], methods.registry._origins["toy_made"]
+    assert rows[0]["loss"] == 1.5 == again[0]["loss"] and rows[1]["loss"] == pytest.approx(again[1]["loss"], rel=1e-5)
 
 
 def told(keys: dict[str, Any]) -> str:
