@@ -10,7 +10,6 @@ from torch import Tensor
 
 from diffpref.core.annotations import NonNegative, Number, Positive, scale
 from diffpref.core.contracts import Terms
-from diffpref.core.errors import ConfigError
 from diffpref.objectives.base import objective
 from diffpref.objectives.pair_links import logistic
 
@@ -38,9 +37,9 @@ def beta_dpo(
     *,
     chosen_log_ratio: Tensor,
     rejected_log_ratio: Tensor,
+    draw: Tensor,
     state: dict[str, Tensor],
     preference: Tensor | None = None,
-    draw: Tensor | None = None,
     beta: Positive = scale(tokens=0.1, denoising=5000.0),
     sensitivity: NonNegative = scale(tokens=0.6, denoising=30000.0),
     filter_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.2,
@@ -59,10 +58,9 @@ def beta_dpo(
     Args:
         chosen_log_ratio: (B,) policy minus reference log-likelihood of the chosen sample.
         rejected_log_ratio: (B,) the same for the rejected sample.
+        draw: (B,) a random number in (0, 1) a record, which decides the pairs that are kept. No gradient.
         state: running mean and standard deviation of margins.
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
-        draw: (B,) a random number in (0, 1) a record, which draws the pairs that are kept; needed with
-            ``filter_ratio``. No gradient.
         beta: beta above, of which the one in force is a multiple.
         sensitivity: a above, for margins in the likelihood's unit.
         filter_ratio: rho above; nothing is left out while all margins so far were equal.
@@ -73,14 +71,13 @@ def beta_dpo(
 
     Raises:
         ShapeError: the tensors differ in shape.
-        ConfigError: pairs are to be left out without random numbers.
 
     Source: Wu et al., beta-DPO, NeurIPS 2024; code: junkangwu/beta-DPO ``mode_loss="beta_DPO"``, with 1e-8 beside s.
     Reduces to: `dpo` at sensitivity=0 and filter_ratio=0.
 
     >>> import torch
     >>> ratios = {"chosen_log_ratio": torch.tensor([0.5]), "rejected_log_ratio": torch.tensor([-0.8])}
-    >>> round(beta_dpo(**ratios, sensitivity=0.0, filter_ratio=0.0).losses.item(), 6)
+    >>> round(beta_dpo(**ratios, draw=torch.tensor([0.5]), sensitivity=0.0, filter_ratio=0.0).losses.item(), 6)
     0.630258
     """
     margin = chosen_log_ratio - rejected_log_ratio
@@ -90,8 +87,6 @@ def beta_dpo(
     std = MOMENTUM * state["std"] + (1 - MOMENTUM) * spread
     kept = torch.ones_like(seen)
     if filter_ratio > 0:
-        if draw is None:
-            raise ConfigError("beta_dpo: filter_ratio needs the column draw; set filter_ratio=0 to keep all pairs")
         log_weight = -((seen - mean) / (std + 1e-8)).square() / 2
         drawn = log_weight - torch.log(-torch.log(draw))
         count = int(len(seen) * (1 - filter_ratio))

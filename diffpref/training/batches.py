@@ -41,7 +41,7 @@ class Batches:
         random: of the run.
         device: where batches go.
         groups: what is put before the models; other groups of an item are neither encoded nor read.
-        columns: what objective and method ask of the data; ``draw`` is not of the data, but drawn by key.
+        columns: what objective and method ask of the data.
         slots: draws that a record sees in all, one after another; 0: a new one at each visit.
     """
 
@@ -59,7 +59,6 @@ class Batches:
         self.groups, self.slots = tuple(groups), slots
         self.sampler = KeyedSampler(len(items), random.seed)
         self.columns = given_columns(items) & (columns | set(LABELS))
-        self.draws = "draw" in columns
         self.length = max((len(_several(item.groups["list"])) for item in items if "list" in item.groups), default=1)
 
     @property
@@ -115,8 +114,7 @@ class Batches:
             else:
                 shown[group] = [self._padded(_places(item, group), group) for item in chosen]
         made = self.encoder.batch(keys, chosen, shown)
-        drawn = {"draw": self.random.uniform("draw", keys).float().to(self.device)} if self.draws else {}
-        return replace(made, columns={**made.columns, **self._columns(chosen, shown), **drawn})
+        return replace(made, columns={**made.columns, **self._columns(chosen, shown)})
 
     def _padded(self, places: Sequence[Place], group: str) -> Sequence[Place | None]:
         return [*places, *[None] * (self.length - len(places))] if group == "list" else places

@@ -17,7 +17,8 @@ __all__ = ["drawn"]
 def drawn(
     names: Iterable[str], values: Tensors, keys: Sequence[tuple[str | int, ...]], random: Random
 ) -> dict[str, Tensor]:
-    """Return the random numbers among the names: uniform in [0, 1), float64, like the mask of their units.
+    """Return the random numbers among the names: uniform in [0, 1), float64, like the mask of their units, or one a
+    record.
 
     The n-th unit of a record gets the same number however far its row is padded, and whatever else is in the batch.
 
@@ -31,11 +32,11 @@ def drawn(
     for name in names:
         parsed = parse(name)
         if parsed.quantity in DRAWN:
-            mask = values[f"{parsed.group}_{parsed.unit}_mask"]
-            rows = [_uniform(mask.shape[1], random.generator(name, *key)) for key in keys]
-            made[name] = torch.stack(rows).to(mask.device)
+            like = values[f"{parsed.group}_{parsed.unit}_mask"] if parsed.unit else next(iter(values.values()))
+            rows = [_uniform(like.shape[1:2] if parsed.unit else (), random.generator(name, *key)) for key in keys]
+            made[name] = torch.stack(rows).to(like.device)
     return made
 
 
-def _uniform(length: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(length, generator=generator, dtype=torch.float64)
+def _uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)

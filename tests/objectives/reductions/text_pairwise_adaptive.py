@@ -65,7 +65,7 @@ TABLE = {
         dpo(**x(PAIR)),
     ),
     "beta_dpo without sensitivity and filter is dpo": lambda x: (
-        beta_dpo(**x(PAIR), sensitivity=0, filter_ratio=0),
+        beta_dpo(**x(f"{PAIR} draw"), sensitivity=0, filter_ratio=0),
         dpo(**x(PAIR)),
     ),
     "sem_dpo at alpha 0 is dpo": lambda x: (sem_dpo(**x(f"{PAIR} chosen_similarity"), alpha=0), dpo(**x(PAIR))),

@@ -4,10 +4,10 @@ import numpy as np
 
 VARIANTS = {
     "beta_dpo": [
-        {"filter_ratio": 0.0, "_optional": False},
-        {"_optional": True},
-        {"_optional": True, "beta": 0.7, "sensitivity": 0.1, "filter_ratio": 0.5},
-        {"_optional": True, "sensitivity": 5.0, "lowest_beta": 0.05},
+        {"filter_ratio": 0.0},
+        {},
+        {"beta": 0.7, "sensitivity": 0.1, "filter_ratio": 0.5},
+        {"sensitivity": 5.0, "lowest_beta": 0.05},
     ]
 }
 
@@ -16,9 +16,9 @@ def beta_dpo(
     *,
     chosen_log_ratio,
     rejected_log_ratio,
+    draw,
     state,
     preference=None,
-    draw=None,
     stopped=None,
     beta,
     sensitivity,
