@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +19,9 @@ from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, 
 
 __all__ = ["DenoisingLikelihood"]
 
-SCALARS = ("logps", "log_ratio", "errors")
+SCALARS = ("logps", "log_ratio", "errors", "collision")
+AGREEMENT = -0.5 * math.log(2)
+"""Of two draws of a unit Gaussian, an element; the constant that log-likelihoods leave out is left out here too."""
 ASKED = ("target", "noisy")  # read off the question, whatever models answer
 NO_LENGTH = "a denoiser's samples have no length; choose an objective, or options of it, that needs none"
 NO_SEGMENTS = "segments are the frames of a video, which no family makes yet; an image's units are its draws: token"
@@ -75,6 +78,8 @@ class DenoisingLikelihood:
 
         - ``<role>_<group>_errors``: mean squared error of the native prediction over all but the batch dimension.
         - ``<role>_<group>_logps``: -0.5 * kappa * errors.
+        - ``<role>_<group>_collision``: what a model's own samples have for logps on average, in a sense: the
+          log-probability density that two draws of a Gaussian around its prediction agree, -ln 2 / 2 an element.
         - ``<group>_log_ratio``, ``<role>_<group>_log_ratio``: logps of the policy, or of the role, minus the
           reference's.
         - ``<group>_kl``, ``<role>_<group>_kl``: 0.5 * kappa * mean squared difference of the predictions of the policy,
@@ -129,6 +134,8 @@ class DenoisingLikelihood:
                 values = reduced(self._kl(name, role, outputs, rows), rows)
             elif name.quantity == "log_ratio":
                 values = reduced(logps[role], rows) - reduced(logps["reference"], rows)
+            elif name.quantity == "collision":
+                values = reduced(torch.full_like(errors[role].detach(), AGREEMENT), rows)
             else:
                 values = reduced((errors if name.quantity == "errors" else logps)[role], rows)
             values = values.detach() if name.group in rows.no_grad else values

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffpref.core.annotations import NonNegative, Number, Positive, PositiveInt, Probability
+from diffpref.core.annotations import NonNegative, Number, Positive, PositiveInt, Probability, scale
 from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.objectives.pair_links import per_token
 from diffpref.objectives.weighting import weighting
 
 __all__ = [
@@ -39,9 +40,10 @@ def wpo_weights(
     policy_rejected_logps: Tensor,
     policy_chosen_collision: Tensor,
     policy_rejected_collision: Tensor,
-    chosen_length: Tensor,
-    rejected_length: Tensor,
+    chosen_length: Tensor | None = None,
+    rejected_length: Tensor | None = None,
     clamp: bool = True,
+    length_normalize: bool = scale(tokens=True, denoising=False),
 ) -> Tensor:
     r"""Count a pair as much as the policy itself would say it: off-policy responses less.
 
@@ -53,14 +55,24 @@ def wpo_weights(
         policy_rejected_logps: (B,) of the rejected one.
         policy_chosen_collision: (B,) sum over tokens of log sum_v p(v)^2: what the policy expects of its own samples.
         policy_rejected_collision: (B,) the same along the rejected sample.
-        chosen_length: (B,) tokens.
+        chosen_length: (B,) tokens; needed with ``length_normalize``.
         rejected_length: (B,) tokens.
         clamp: the authors' bound of 1; TRL has none.
+        length_normalize: divide by the lengths. Denoisers' log-likelihoods are means already.
+
+    Raises:
+        ConfigError: ``length_normalize`` without lengths.
     """
-    chosen = (policy_chosen_logps - policy_chosen_collision) / chosen_length
-    rejected = (policy_rejected_logps - policy_rejected_collision) / rejected_length
-    confidence = chosen + rejected
-    return torch.exp(confidence.clamp(max=0.0) if clamp else confidence).detach()
+    chosen, rejected = per_token(
+        "wpo",
+        length_normalize,
+        policy_chosen_logps - policy_chosen_collision,
+        policy_rejected_logps - policy_rejected_collision,
+        chosen_length,
+        rejected_length,
+    )
+    confidence = (chosen + rejected).detach()
+    return torch.exp(confidence.clamp(max=0.0) if clamp else confidence)
 
 
 @weighting(

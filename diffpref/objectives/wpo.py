@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from diffpref.core.annotations import HalfProbability, Positive
+from diffpref.core.annotations import HalfProbability, Positive, scale
 from diffpref.objectives.base import objective
 from diffpref.objectives.pair_links import logistic
+from diffpref.objectives.weightings import wpo_weights
 
 __all__ = ["wpo"]
 
@@ -30,12 +30,13 @@ def wpo(
     policy_rejected_logps: Tensor,
     policy_chosen_collision: Tensor,
     policy_rejected_collision: Tensor,
-    chosen_length: Tensor,
-    rejected_length: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 0.01,
+    chosen_length: Tensor | None = None,
+    rejected_length: Tensor | None = None,
+    beta: Positive = scale(tokens=0.01, denoising=500.0),
     label_smoothing: HalfProbability = 0.0,
     clamp: bool = True,
+    length_normalize: bool = scale(tokens=True, denoising=False),
 ) -> Tensor:
     r"""DPO with each pair weighted by how likely the policy is to say both responses, compared with its own habit.
 
@@ -52,18 +53,21 @@ def wpo(
         policy_chosen_collision: (B,) log-probability that two tokens drawn by the policy agree, summed over the places
             of the chosen response. No gradient.
         policy_rejected_collision: (B,) the same for the rejected response.
-        chosen_length: (B,) tokens of the chosen response. No gradient.
-        rejected_length: (B,) the same for the rejected response.
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
+        chosen_length: (B,) tokens of the chosen response; needed with ``length_normalize``. No gradient.
+        rejected_length: (B,) the same for the rejected response.
         beta: as of `dpo`.
         label_smoothing: assumed probability that a label is wrong, in [0, 0.5).
         clamp: let no weight be above 1, as the official code does; TRL does not.
+        length_normalize: confidences are of the mean token. Denoisers' log-likelihoods are means already: of Gaussians,
+            of which two draws agree with log-probability -ln 2 / 2 an element.
 
     Returns:
         (B,) losses, unreduced and multiplied by the weights; their plain mean is meant.
 
     Raises:
         ShapeError: the tensors differ in shape.
+        ConfigError: ``length_normalize`` without lengths.
 
     Source: Zhou et al., WPO, EMNLP 2024, eq. 2; code: wzhouad/WPO ``WPOTrainer``, TRL ``use_weighting``.
     Reduces to: `dpo` where both responses are as likely as the policy's own.
@@ -76,8 +80,14 @@ def wpo(
     >>> round(wpo(**ratios, **logps, **habit, **lengths).item(), 6)
     0.376852
     """
-    chosen = (policy_chosen_logps - policy_chosen_collision) / chosen_length
-    rejected = (policy_rejected_logps - policy_rejected_collision) / rejected_length
-    confidence = (chosen + rejected).detach()
-    weight = torch.exp(confidence.clamp(max=0.0) if clamp else confidence)
+    weight = wpo_weights(
+        policy_chosen_logps=policy_chosen_logps,
+        policy_rejected_logps=policy_rejected_logps,
+        policy_chosen_collision=policy_chosen_collision,
+        policy_rejected_collision=policy_rejected_collision,
+        chosen_length=chosen_length,
+        rejected_length=rejected_length,
+        clamp=clamp,
+        length_normalize=length_normalize,
+    )
     return weight * logistic(beta * (chosen_log_ratio - rejected_log_ratio), preference, label_smoothing)

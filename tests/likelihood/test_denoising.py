@@ -365,7 +365,10 @@ def test_what_cannot_be_answered_is_said() -> None:
         ("policy_rejected_logps", "needs group 'rejected'; the method prepared chosen"),
         ("policy_chosen_segment_logps", "does not provide 'policy_chosen_segment_logps'; segments are the frames of a"),
         ("chosen_length", "does not provide 'chosen_length'; a denoiser's samples have no length"),
-        ("policy_chosen_value", "does not provide 'policy_chosen_value'; it provides errors, kl, log_ratio, logps"),
+        (
+            "policy_chosen_value",
+            "does not provide 'policy_chosen_value'; it provides collision, errors, kl, log_ratio, logps",
+        ),
         ("chosen_logps", "does not provide 'chosen_logps'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -418,3 +421,15 @@ def test_the_divergence_is_the_weighted_distance_of_the_predictions() -> None:
     assert gradient[0] is not None and gradient[0][0].any() and not gradient[0][1].any() and gradient[1] is None
     with pytest.raises(ConfigError, match="'chosen_kl' needs the whole answers of two roles, not from a bank"):
         likelihood(["chosen_kl"], {"policy": {"prediction": policy}, "reference": {"errors": torch.zeros(4)}}, rows)
+
+
+def test_a_models_own_draws_have_the_confidence_of_their_collision_on_average() -> None:
+    """Of a unit Gaussian the mean of exp(log p) over its own draws is exp(collision), an element; no gradient."""
+    size = 200_000
+    prediction, noise = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True), torch.randn(size).double()
+    likelihood = DenoisingLikelihood(schedule_of("epsilon"))
+    rows = rows_of(tensor([[0.0]]), torch.tensor([5]))
+    name = "policy_chosen_collision"
+    (value,) = likelihood([name], {"policy": {"prediction": prediction}}, rows)[name]
+    assert not value.requires_grad
+    assert torch.exp(-0.5 * noise.square()).mean().log().item() == pytest.approx(value.item(), abs=5e-3)

@@ -317,6 +317,25 @@ def test_a_regulariser_may_look_at_any_group() -> None:
     torch.testing.assert_close(kl[2].losses, tensors["rejected_kl"])
 
 
+def test_the_mixture_of_trl_is_a_list_with_coefficients() -> None:
+    """TRL's MPO: loss_type [sigmoid, bco_pair, sft] with loss_weights [0.8, 0.2, 1.0], each term's mean."""
+    mpo = compose(
+        [
+            ("sigmoid", {"beta": 0.01, "coefficient": 0.8}),
+            ("bco_pair", {"beta": 0.01, "coefficient": 0.2}),
+            ("sft", {"coefficient": 1.0}),
+        ],
+        "tokens",
+    )
+    tensors: dict[str, Tensor] = dict(ratios([0.5, -1.0, 1.0], [-0.8, 1.0, -0.7]))
+    tensors["policy_chosen_logps"] = torch.tensor([-12.5, -20.0, -8.0], dtype=torch.float64)
+    tensors["chosen_length"] = torch.tensor([10.0, 16.0, 5.0], dtype=torch.float64)
+    terms = mpo(tensors)
+    parts = [factor * (s / w).item() for (factor, _, _), (s, w) in zip(terms, reduce_sums(terms), strict=True)]
+    # TRL's own numbers for each: sigmoid within rpo (0.69804852 less 0.005 x 40.5 / 31), bco_pair, the mean token.
+    assert parts == pytest.approx([0.8 * 0.69151626, 0.2 * 1.38464594, 40.5 / 31], abs=2e-8)
+
+
 def test_effective_options_of_additions_compose_to_the_same_again() -> None:
     first = compose(
         [

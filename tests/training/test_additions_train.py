@@ -71,17 +71,16 @@ def test_additions_train_text_and_go_on_to_the_bit(text: dict[str, Any], objecti
 
 
 def test_additions_train_a_denoiser(recipe_keys: Keys) -> None:
-    weighting = [{"margin": {"lowest": -1.0}}, {"column": {"name": "policy_chosen_errors", "normalize": True}}]
+    weighting = ["wpo", {"margin": {"lowest": -1.0}}, {"column": {"name": "policy_chosen_errors", "normalize": True}}]
     objective = [{"dpo": {**CHANGES, "weighting": weighting}}, {"nll": {"coefficient": 0.1}}]
     trainer = Trainer(build_recipe(recipe_keys(objective=objective, method="denoising", training={"steps": 2})))
     rows = list(trainer.steps())
     assert all(row["grad_norm"] > 0 and math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["dpo/beta"] == pytest.approx(5000) and rows[1]["dpo/beta"] > 5000
+    assert 0 < rows[0]["dpo/weight_wpo"] <= 1
 
 
-def test_a_weighting_that_a_denoiser_or_the_data_cannot_give_is_told(recipe_keys: Keys) -> None:
-    with pytest.raises(ConfigError, match="collision"):
-        Trainer(build_recipe(recipe_keys(objective=[{"dpo": {"weighting": "wpo"}}], method="denoising"))).setup()
+def test_a_weighting_that_the_data_cannot_give_is_told(recipe_keys: Keys) -> None:
     with pytest.raises(DataError, match="chosen_similarity"):
         Trainer(build_recipe(recipe_keys(objective=[{"dpo": {"weighting": "sem_dpo"}}], method="denoising"))).setup()
     with pytest.raises(ConfigError, match=r"objective\[0\].dpo.weighting.madpo.tua: unknown option"):

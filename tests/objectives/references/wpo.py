@@ -3,7 +3,13 @@
 import numpy as np
 
 VARIANTS = {
-    "wpo": [{"beta": 0.4}, {"beta": 0.4, "label_smoothing": 0.2}, {"beta": 0.4, "clamp": False}, {}],
+    "wpo": [
+        {"length_normalize": False, "_optional": False},
+        {"beta": 0.4, "_optional": True},
+        {"beta": 0.4, "label_smoothing": 0.2, "_optional": True},
+        {"beta": 0.4, "clamp": False, "_optional": True},
+        {"_optional": True},
+    ],
 }
 
 
@@ -15,20 +21,22 @@ def wpo(
     policy_rejected_logps,
     policy_chosen_collision,
     policy_rejected_collision,
-    chosen_length,
-    rejected_length,
+    chosen_length=None,
+    rejected_length=None,
     preference=None,
     beta,
     label_smoothing,
     clamp,
+    length_normalize,
     stopped=None,
 ):
     s = stopped
     if s is None:
         s = {"policy_chosen_logps": policy_chosen_logps, "policy_chosen_collision": policy_chosen_collision}
         s |= {"policy_rejected_logps": policy_rejected_logps, "policy_rejected_collision": policy_rejected_collision}
-    c_w = (s["policy_chosen_logps"] - s["policy_chosen_collision"]) / chosen_length
-    c_l = (s["policy_rejected_logps"] - s["policy_rejected_collision"]) / rejected_length
+    n_w, n_l = (chosen_length, rejected_length) if length_normalize else (1.0, 1.0)
+    c_w = (s["policy_chosen_logps"] - s["policy_chosen_collision"]) / n_w
+    c_l = (s["policy_rejected_logps"] - s["policy_rejected_collision"]) / n_l
     weight = np.exp(c_w) * np.exp(c_l)
     weight = np.minimum(1, weight) if clamp else weight
     z = beta * (chosen_log_ratio - rejected_log_ratio)
