@@ -64,6 +64,7 @@ from diffpref.objectives.reference_free import alphapo, cpo, simpo
 from diffpref.objectives.regret import cpl, cpl_discounted, cpl_kl, cpl_kl_rank, cpl_rank
 from diffpref.objectives.regularized import rpo
 from diffpref.objectives.reward_gradient import alignprop, draft, refl
+from diffpref.objectives.reward_models import bradley_terry, bradley_terry_ties, reward_plackett_luce, reward_regression
 from diffpref.objectives.self_labelled import osp_spce, spa, spa_decoupled
 from diffpref.objectives.semi_policy import seppo
 from diffpref.objectives.shared_length import ld_dpo, sampo, sampo_independent
@@ -101,6 +102,8 @@ __all__ = [
     "bco_pair_running",
     "bdhs",
     "beta_dpo",
+    "bradley_terry",
+    "bradley_terry_ties",
     "bridge_sft",
     "capo",
     "cdpo",
@@ -190,6 +193,8 @@ __all__ = [
     "refl",
     "registry",
     "reward_metrics",
+    "reward_plackett_luce",
+    "reward_regression",
     "rpo",
     "rso",
     "rso_hinge",

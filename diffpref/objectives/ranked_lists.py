@@ -12,7 +12,7 @@ from diffpref.core.annotations import NonNegative, Positive, PositiveInt, scale
 from diffpref.objectives.base import objective
 from diffpref.objectives.lists import check_within, filled, per_length, there
 
-__all__ = ["dpo_plackett_luce", "list_softmax_ce", "pro"]
+__all__ = ["dpo_plackett_luce", "list_softmax_ce", "plackett_luce", "pro"]
 
 
 @objective(
@@ -57,13 +57,24 @@ def dpo_plackett_luce(
     0.630258
     """
     present = there("dpo_plackett_luce", ranks, list_mask)
-    reward = beta * filled(list_log_ratio, present)
-    place = filled(ranks, present, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    return plackett_luce(beta * filled(list_log_ratio, present), ranks, present, top)
+
+
+def plackett_luce(rewards: Tensor, ranks: Tensor, mask: Tensor, top: int | None) -> Tensor:
+    """Return (B,) negative log-likelihoods of rankings: picked one after another in proportion to ``exp(reward)``.
+
+    Args:
+        rewards: (B, K), finite also where no candidate is.
+        ranks: (B, K) 0 = best.
+        mask: (B, K) booleans: where a candidate is.
+        top: how many picks count; None: all.
+    """
+    place = filled(ranks, mask, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
     # Row i: what is left when i is picked. Rows of absent candidates keep what is finite; they are left out below.
-    left = (place.unsqueeze(1) >= place.unsqueeze(2)) & (present.unsqueeze(1) | ~present.unsqueeze(2))
-    total = filled(reward.unsqueeze(1).expand_as(left), left, -math.inf).logsumexp(dim=2)
-    counts = present if top is None else present & (place < top)
-    return filled(total - reward, counts).sum(dim=1)
+    left = (place.unsqueeze(1) >= place.unsqueeze(2)) & (mask.unsqueeze(1) | ~mask.unsqueeze(2))
+    total = filled(rewards.unsqueeze(1).expand_as(left), left, -math.inf).logsumexp(dim=2)
+    counts = mask if top is None else mask & (place < top)
+    return filled(total - rewards, counts).sum(dim=1)
 
 
 @objective(

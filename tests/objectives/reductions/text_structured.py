@@ -5,6 +5,8 @@ import math
 import torch
 
 from diffpref.objectives import (
+    bradley_terry,
+    bradley_terry_ties,
     cpl,
     cpl_discounted,
     cpl_kl,
@@ -30,6 +32,7 @@ from diffpref.objectives import (
     online_ipo_2_list,
     pro,
     rank_dpo,
+    reward_plackett_luce,
     sparsepo,
     sparsepo_activation,
     sparsepo_independent,
@@ -326,4 +329,23 @@ TABLE = {
         lipo_lambda(**x("list_log_ratio list_scores"), beta=0.5, labels="minmax"),
     ),
     "spin is dpo against the opponent": lambda x: (spin(**x(PAIR)), dpo(**x(PAIR))),
+    "bradley_terry with implicit rewards for scores is dpo": lambda x: (
+        bradley_terry(
+            policy_chosen_score=0.3 * x["chosen_log_ratio"], policy_rejected_score=0.3 * x["rejected_log_ratio"]
+        ),
+        dpo(**x(PAIR), beta=0.3),
+    ),
+    "bradley_terry_ties with certain wins is bradley_terry with a margin": lambda x: (
+        bradley_terry_ties(**x("policy_chosen_score policy_rejected_score"), threshold=0.4),
+        bradley_terry(
+            **x("policy_chosen_score policy_rejected_score"),
+            chosen_score=0.4 * x.one,
+            rejected_score=x.zero,
+            margin_scale=1.0,
+        ),
+    ),
+    "reward_plackett_luce with implicit rewards is dpo_plackett_luce": lambda x: (
+        reward_plackett_luce(policy_list_score=0.3 * x["list_log_ratio"], **x("ranks list_mask")),
+        dpo_plackett_luce(**x("list_log_ratio ranks list_mask"), beta=0.3),
+    ),
 }
