@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "compare an aligned model with its base",
     "explain": "do one logged update again and show what it was made of",
     "export": "the result of a run for ComfyUI, for kohya's scripts, or as a whole pipeline",
-    "list": "objectives, methods, families, rewards, adapters, recipes",
+    "list": "objectives, weightings, methods, families, rewards, adapters, recipes",
     "validate": "check a recipe fully, without running it",
     "cite": "BibTeX of objectives and methods",
 }

@@ -12,13 +12,14 @@ __all__ = ["REGISTRIES", "defined_for", "description", "needs", "registry", "sho
 
 REGISTRIES = {
     "objectives": "diffpref.objectives",
+    "weightings": "diffpref.objectives.weighting",
     "methods": "diffpref.methods",
     "loops": "diffpref.loops.methods",
     "families": "diffpref.models",
     "adapters": "diffpref.models.adapters",
     "rewards": "diffpref.rewards",
 }
-"""Kind -> the package whose ``registry`` holds it."""
+"""Kind -> the module whose ``registry`` holds it."""
 
 
 def registry(kind: str) -> Registry[Any]:

@@ -149,7 +149,7 @@ def compose(terms: Sequence[tuple[str, Mapping[str, Any]]], likelihood: str = "d
         terms: (name or alias, options) each. Besides the objective's own options every term may carry
 
             - ``coefficient`` (default 1): the factor before its reduced loss;
-            - ``weighting``: a name of `diffpref.objectives.weighting.weightings`, ``{name: options}``, or a list of
+            - ``weighting``: a name of `diffpref.objectives.weightings`, ``{name: options}``, or a list of
               these, whose product multiplies the losses;
             - ``automatic_beta``, ``margin_clip``, ``dpop``, ``safeguard``: see `diffpref.objectives.reshaping`;
             - ``groups``: which samples take part, ``{rejected: mismatched}`` for the rejected ones' place.

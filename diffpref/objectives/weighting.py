@@ -20,7 +20,7 @@ from diffpref.objectives.base import Evidence
 from diffpref.objectives.checks import promote
 from diffpref.objectives.declared import Declared, read_signature
 
-__all__ = ["Weighting", "WeightingSpec", "read_weightings", "weighting", "weightings"]
+__all__ = ["Weighting", "WeightingSpec", "read_weightings", "registry", "weighting"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 NORMALIZE = "normalize"
@@ -41,7 +41,7 @@ class WeightingSpec(Declared):
     column: str = ""
 
 
-weightings: Registry[WeightingSpec] = Registry("weighting", "diffpref.objectives", group="diffpref.weightings")
+registry: Registry[WeightingSpec] = Registry("weighting", "diffpref.objectives", group="diffpref.weightings")
 
 
 def weighting(
@@ -85,7 +85,7 @@ def weighting(
             evidence=evidence,
             column=column,
         )
-        weightings.register(name, aliases=aliases)(spec)
+        registry.register(name, aliases=aliases)(spec)
         return function
 
     return decorate
@@ -157,7 +157,7 @@ def _read(entry: Any, likelihood: str, path: str) -> Weighting:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}.{name}: options must be keys and values, got {values!r}")
     try:
-        spec = weightings.get(name)
+        spec = registry.get(name)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     options = spec.read_options(values, likelihood=likelihood, path=f"{path}.{name}")
