@@ -158,8 +158,9 @@ def gains(
     from diffpref.core.contracts import Context
     from diffpref.models.adapters import Held
     from diffpref.models.roles import NetworkRole
-    from diffpref.training.batches import Batches, load_items
+    from diffpref.training.batches import Batches
     from diffpref.training.encoders.tokens import TokenEncoder
+    from diffpref.training.items import load_items
 
     rows = rows_of("pairs", make_records(held_out, seed=2))
     data = trainer.recipe.data.model_copy(

@@ -206,7 +206,7 @@ class TokenLikelihood:
                     said["reference"] = {"token_logps": theirs, "logps": theirs.sum(dim=1)}
                 own |= found
             sums = {name.removeprefix("token_"): value.sum(dim=1) for name, value in own.items() if name in SUMMED}
-            own = {**sums, **own}
+            own = {**own, **{name: value for name, value in sums.items() if name not in own}}
             said[role] = own if role in self.trained else {name: value.detach() for name, value in own.items()}
             _check_shapes(role, said[role], labels)
         return said
