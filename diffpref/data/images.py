@@ -17,14 +17,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffpref.core.contracts import Media
+from diffpref.core.contracts import Media, PromptMedia
 from diffpref.core.errors import DataError
 from diffpref.data.views import CENTRE, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FORMATS", "Framed", "decode_image", "encode_png", "image_tensor", "to_rgb", "to_uint8"]
+__all__ = [
+    "FORMATS",
+    "Framed",
+    "decode_image",
+    "encode_png",
+    "image_tensor",
+    "picture_bytes",
+    "read_picture",
+    "to_rgb",
+    "to_uint8",
+]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 64e6
@@ -87,6 +97,38 @@ def decode_image(
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"no image of a known format ({', '.join(FORMATS)})"
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def picture_bytes(media: PromptMedia) -> bytes:
+    """Return the encoded bytes of a picture that belongs to a prompt.
+
+    Raises:
+        DataError: it is no picture, or its file cannot be read.
+    """
+    if media.kind != "image":
+        raise DataError(f"a prompt's {media.kind} is given where a picture is expected")
+    if media.bytes is not None:
+        return media.bytes
+    try:
+        return Path(str(media.path)).read_bytes()
+    except OSError as error:
+        raise DataError(f"{media.path}: cannot be read ({error.strerror})") from error
+
+
+def read_picture(media: PromptMedia, side: int | None = None) -> Image.Image:
+    """Return a picture that belongs to a prompt, RGB.
+
+    Args:
+        media: its bytes or path.
+        side: in pixels, of the square that it is scaled and padded to on grey, whole; None: as it is.
+
+    Raises:
+        DataError: as `decode_image`.
+    """
+    picture = decode_image(picture_bytes(media), name=media.path or "a prompt's picture")
+    if side is None:
+        return picture
+    return ImageOps.pad(picture, (side, side), Image.Resampling.BICUBIC, color=(128, 128, 128))
 
 
 def to_rgb(image: Image.Image, *, name: str = "image") -> Image.Image:

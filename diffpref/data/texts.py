@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from diffpref.core.contracts import Candidate, Judgement, Record, Score
+from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record, Score
 from diffpref.core.errors import DataError, suggest
 
 __all__ = ["LAYOUTS", "MEANINGS", "Text", "TextColumns", "answer_of", "common_prompt", "prompt_of", "template_of"]
@@ -38,6 +38,7 @@ MEANINGS = {
     "completions": ("completions", "responses"),
     "scores": ("scores", "rewards"),
     "tools": ("tools",),
+    "images": ("images", "image"),
     "weight": ("weight",),
     "annotator": ("annotator",),
 }
@@ -52,7 +53,7 @@ LAYOUTS = (
 BESIDE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("chosen", "rejected"): ("prompt", "chosen_score", "rejected_score", "probability"),
 }
-ALWAYS = ("id", "tools", "weight", "annotator")
+ALWAYS = ("id", "tools", "images", "weight", "annotator")
 MESSAGES, ANSWERS, TOOLS = "messages", "answers", "tools"
 """Keys of a record's meta."""
 SCORE = "score"
@@ -110,9 +111,11 @@ class TextColumns:
 
     Args:
         names: meaning -> column.
+        folder: relative paths of pictures are seen from it.
     """
 
     names: Mapping[str, str]
+    folder: Path = Path()
 
     @classmethod
     def find(cls, there: Collection[str], wanted: Mapping[str, str] | None, folder: Path, where: str) -> TextColumns:
@@ -136,7 +139,7 @@ class TextColumns:
         for layout in LAYOUTS:
             if set(layout) <= set(names):
                 kept = {*layout, *BESIDE.get(layout, ()), *ALWAYS}
-                return cls({meaning: column for meaning, column in names.items() if meaning in kept})
+                return cls({meaning: column for meaning, column in names.items() if meaning in kept}, folder)
         raise DataError(
             f"{where}: no texts to learn from; needed are chosen and rejected (with a prompt, or beginning with it); or"
             " prompt, completion and label; or prompt, completions and scores; or prompt and completion; other names"
@@ -169,7 +172,7 @@ class TextColumns:
                 texts.append(answer)
         else:
             meta[MESSAGES] = json.dumps(prompt, ensure_ascii=False)
-            shown = str(prompt[-1].get("content") or "") if prompt else ""
+            shown = _words(prompt[-1].get("content")) if prompt else ""
             conversations = [answer if not isinstance(answer, str) else None for answer in answers]
             if None in conversations:
                 raise DataError(f"{where}: the prompt holds messages and an answer is a text; give both alike")
@@ -189,7 +192,15 @@ class TextColumns:
             for text, score, label in zip(texts, scores, labels, strict=True)
         )
         name = given.optional("id")
-        return Record(identity if name is None else str(name), shown, candidates, judgements, source, meta)
+        return Record(
+            identity if name is None else str(name),
+            shown,
+            candidates,
+            judgements,
+            source,
+            meta,
+            given.pictures(self.folder),
+        )
 
     def _layout(
         self, row: _Row
@@ -246,6 +257,23 @@ class _Row:
             raise self._fail(meaning, "a list of texts, or of lists of messages", value)
         return kept
 
+    def pictures(self, folder: Path) -> tuple[PromptMedia, ...]:
+        """Read the pictures of a prompt: one or a list of them, each a path, bytes, or {bytes, path}."""
+        value = self.optional("images")
+        if value is None:
+            return ()
+        found = []
+        for one in value if isinstance(value, list | tuple) else [value]:
+            told = one if isinstance(one, Mapping) else {"bytes": one} if isinstance(one, bytes) else {"path": one}
+            data, path = told.get("bytes"), told.get("path")
+            if isinstance(data, bytes) and data:
+                found.append(PromptMedia(bytes=data))
+            elif isinstance(path, str) and path and "\0" not in path and _encodes(path):
+                found.append(PromptMedia(path=str(folder / path)))
+            else:
+                raise self._fail("images", "pictures: paths, bytes, or {bytes, path}", one)
+        return tuple(found)
+
     def number(self, meaning: str, low: float = -math.inf, high: float = math.inf) -> float | None:
         value = self.optional(meaning)
         if value is None:
@@ -261,6 +289,13 @@ class _Row:
         if not good or not all(one is None or isinstance(one, int | float) for one in value):
             raise self._fail(meaning, f"a list of {count} numbers, one an answer (null: none)", value)
         return [None if one is None else float(one) for one in value]
+
+
+def _words(content: Any) -> str:
+    """Return the words of a message's content: a text, or the texts among its parts."""
+    if isinstance(content, list | tuple):
+        return " ".join(str(part["text"]) for part in content if isinstance(part, Mapping) and part.get("text"))
+    return str(content or "")
 
 
 def _text(value: Any) -> Text | None:

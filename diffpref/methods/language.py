@@ -48,7 +48,7 @@ class Language(Section):
     def prepare(self, batch: Batch, context: Context) -> Rows:
         """Put the rows of all groups after one another."""
         groups: dict[str, Tensor] = {}
-        ids, labels, mask = [], [], []
+        ids, labels, conditions = [], [], []
         start = 0
         for group, tokens in batch.media.items():
             told = batch.conditioning[group].tensors
@@ -58,12 +58,13 @@ class Language(Section):
             groups[group] = torch.where(there, rows, -1).view(tokens.shape[:-1])
             ids.append(flat)
             labels.append(told["labels"].flatten(0, -2))
-            mask.append(told["attention_mask"].flatten(0, -2))
+            extra = tokens.dim() - 2  # dimensions of a list
+            conditions.append(Conditioning({name: t.flatten(0, extra) for name, t in told.items() if name != "labels"}))
             start += len(flat)
         return Rows(
             likelihood="tokens",
             inputs={"ids": torch.cat(ids), "labels": torch.cat(labels)},
-            conditioning=Conditioning({"attention_mask": torch.cat(mask)}),
+            conditioning=Conditioning.concatenate(conditions),
             groups=groups,
             columns=batch.columns,
             no_grad=frozenset({"mismatched"}),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from diffpref.core.errors import ModelError
 from diffpref.likelihood.head import Head
@@ -39,8 +40,9 @@ def load_decoder(
     revision: str | None = None,
     variant: str | None = None,
     allow_pickle: bool = False,
+    pictures: bool = False,
 ) -> Network:
-    """Load a causal language model; its weights as safetensors or GGUF, its code from transformers alone.
+    """Load a language model; its weights as safetensors or GGUF, its code from transformers alone.
 
     Args:
         path: folder, hub id or ``.gguf`` file.
@@ -48,21 +50,24 @@ def load_decoder(
         revision: on the hub.
         variant: of the weights.
         allow_pickle: also accept pickled weights, opened with weights-only loading.
+        pictures: whether it reads pictures too.
 
     Raises:
         ModelError: one line that says what is wrong; also when weights are missing.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    kind = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
     where, options = _where(path)
     if not options:
         options = {"use_safetensors": None if allow_pickle else True, "variant": variant}
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
+        network, report = kind.from_pretrained(
             where, dtype=dtype, revision=revision, trust_remote_code=False, output_loading_info=True, **options
         )
     except _UNUSABLE as error:
-        raise ModelError(f"model.path: {path} holds no language model that can be loaded ({_first(error)})") from error
+        what = "vision-language" if pictures else "language"
+        raise ModelError(f"model.path: {path} holds no {what} model that can be loaded ({_first(error)})") from error
     tied = set(getattr(network, "all_tied_weights_keys", {}) or {})
     if missing := sorted(set(report["missing_keys"]) - tied):
         raise ModelError(f"model.path: {path} lacks {len(missing)} weights, the first is {missing[0]}")
@@ -135,6 +140,12 @@ def _first(error: BaseException) -> str:
 def decoder_of(network: Network) -> Network:
     """Return the part of a causal language model below its head."""
     return network.base_model
+
+
+def blocks_of(decoder: Network) -> list[nn.Module]:
+    """Return the repeated blocks of a decoder: its longest list of modules."""
+    lists = [list(module) for module in decoder.children() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len) if lists else [decoder]
 
 
 def head_of(network: Network) -> Head:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from diffpref.core.errors import DataError
 
-__all__ = ["Fitted", "Text", "Truncation", "encode_completions", "fit"]
+__all__ = ["Fitted", "Text", "Truncation", "encode_completions", "fit", "split"]
 
 Text: TypeAlias = str | Sequence[Mapping[str, Any]]
 """Plain text, or messages: ``{"role": "user", "content": "..."}``."""
@@ -45,8 +45,26 @@ def encode_completions(
             raise DataError("the data hold messages, and the tokenizer has no chat template; give plain texts")
         start = _templated(tokenizer, prompt, {**template, "add_generation_prompt": True})
         whole = [_templated(tokenizer, [*prompt, *_messages(one)], template) for one in completions]
+    return split(tokenizer, start, whole, completions, plain)
+
+
+def split(
+    tokenizer: Any, start: Sequence[int], whole: Sequence[Sequence[int]], completions: Sequence[Text], plain: bool
+) -> tuple[list[int], list[list[int]]]:
+    """Return the tokens of a prompt and of each completion, from those of the prompt and those of both together.
+
+    Args:
+        tokenizer: of transformers.
+        start: tokens of the prompt alone.
+        whole: of the prompt with each of its completions.
+        completions: what was tokenised, for messages.
+        plain: whether they are plain texts, which end with the end-of-text token.
+
+    Raises:
+        DataError: an empty completion, or an empty prompt for a tokenizer that has no token to begin with.
+    """
     shared = min((_common(start, ids) for ids in whole), default=len(start))
-    head, tails = start[:shared], [list(ids[shared:]) for ids in whole]
+    head, tails = list(start[:shared]), [list(ids[shared:]) for ids in whole]
     end, begin = tokenizer.eos_token_id, tokenizer.bos_token_id
     for number, tail in enumerate(tails):
         if not completions[number] or not tail:
@@ -57,7 +75,7 @@ def encode_completions(
         if begin is None:
             raise DataError("the prompt is empty and the tokenizer has no token to begin with; give a prompt")
         head = [begin]
-    return list(head), tails
+    return head, tails
 
 
 def _messages(text: Text) -> Sequence[Mapping[str, Any]]:

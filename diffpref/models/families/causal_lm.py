@@ -19,6 +19,7 @@ from diffpref.likelihood.tokens import places, read_role, spread
 from diffpref.models import registry
 from diffpref.models.base import ModelFamily, Network
 from diffpref.models.decoders import (
+    blocks_of,
     context_of,
     decoder_of,
     head_of,
@@ -61,6 +62,7 @@ class Completions(nn.Module):
         mask: Tensor,
         wanted: frozenset[str] = frozenset(),
         heads: Heads | None = None,
+        vision: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Return what `diffpref.likelihood.tokens.read_role` makes of the hidden states before each labelled token.
 
@@ -70,9 +72,10 @@ class Completions(nn.Module):
             mask: (N, T), 0 at padding.
             wanted: quantities that the objectives name.
             heads: of the policy; a role without them says token weights by its activations.
+            vision: a processor's tensors of the prompts' pictures, (N, pictures, ...) each.
         """
         layers = "token_weight" in wanted if heads is None else heads.needs_layers
-        states, each = self._states(ids, labels, mask, layers)
+        states, each = self._states(ids, labels, mask, layers, vision or {})
         found = read_role(states, head_of(self.network), labels, wanted)
         where = places(labels)
         said: dict[str, Tensor] = {}
@@ -82,9 +85,12 @@ class Completions(nn.Module):
             said = {"token_weight": activation_weights(each, where[0], len(labels))}
         return found | {name: spread(values, labels, where) for name, values in said.items()}
 
-    def _states(self, ids: Tensor, labels: Tensor, mask: Tensor, layers: bool) -> tuple[Tensor, Tensor | None]:
+    def _states(
+        self, ids: Tensor, labels: Tensor, mask: Tensor, layers: bool, vision: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the states (M, D) before each predicted token and, where asked, those of every layer (M, L, D)."""
-        layout = lay_out(ids, labels, mask) if not self.even and is_attached(self.network) else None
+        packs = not self.even and not vision and is_attached(self.network)
+        layout = lay_out(ids, labels, mask) if packs else None
         if layout is not None:
             return run(self.network, layout, layers)
         told: dict[str, Any] = {"input_ids": ids, "use_cache": False}
@@ -92,6 +98,8 @@ class Completions(nn.Module):
             told |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
         if layers:
             told["output_hidden_states"] = True
+        there = mask[:, 0] > 0  # an absent row has no tokens for pictures
+        told |= {name: tensor[there].flatten(0, 1) for name, tensor in vision.items()}
         hidden = decoder_of(self.network)(**told)
         row, place, _ = places(labels)
         if not layers:
@@ -126,6 +134,8 @@ class CausalLM(ModelFamily):
     name: ClassVar[str] = "causal_lm"
     likelihood: ClassVar[str] = "tokens"
     samples: ClassVar[str] = "completions"
+    sees: ClassVar[bool] = False
+    """Whether prompts may hold pictures."""
     hub: ClassVar[Mapping[str, str]] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
 
     # ------------------------------------------------------------ loading
@@ -230,8 +240,13 @@ class CausalLM(ModelFamily):
                 told["attention_mask"],
                 wanted,
                 self.heads if trained else None,
+                self._vision(told, network),
             )
         )
+
+    def _vision(self, conditioning: Tensors, network: Network) -> dict[str, Tensor]:
+        """Return what a network is told of pictures, by a processor's names."""
+        return {}
 
     def apply(self, path: str, lora: bool) -> None:
         if lora:
@@ -278,9 +293,7 @@ class CausalLM(ModelFamily):
 
     @staticmethod
     def blocks(network: Network) -> list[nn.Module]:
-        decoder = decoder_of(network)
-        lists = [list(module) for module in decoder.children() if isinstance(module, nn.ModuleList)]
-        return max(lists, key=len) if lists else [decoder]
+        return blocks_of(decoder_of(network))
 
     def set_checkpointing(self, network: Network, level: bool | str) -> None:
         if not level:

@@ -19,9 +19,11 @@ from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.core.vocabulary import parse
 from diffpref.data import Item
+from diffpref.data.images import picture_bytes, read_picture
 from diffpref.data.texts import answer_of, prompt_of, template_of
 from diffpref.likelihood.tokens import IGNORED
 from diffpref.models import open_family
+from diffpref.models.pictures import VISION
 from diffpref.models.tokenising import fit
 from diffpref.training.encoders import Key, Place, Shown, registry
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 5
 """Records named in an error."""
+KEPT = 256
+"""Records whose pictures stay processed."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class TokenEncoder:
             logger.warning("data.max_length: the model reads %d tokens, not %d", self.max_length, data.max_length)
         self.encoded: dict[int, Encoded] = {}
         self.longest = 0
+        self._seen: dict[int, dict[str, Tensor]] = {}
 
     @classmethod
     def open(
@@ -113,7 +118,10 @@ class TokenEncoder:
     def _encode(self, index: int, numbers: Sequence[int], counts: Counter[str]) -> None:
         record = self.records[index]
         answers = [answer_of(record, number) for number in numbers]
-        prompt, completions = self.family.encode(prompt_of(record), answers, **template_of(record))
+        seen = {"pictures": self._pictures(index)} if self.family.sees else {}
+        if record.inputs and not self.family.sees:
+            raise DataError(f"has {len(record.inputs)} pictures, and model.family {self.family.name} sees none")
+        prompt, completions = self.family.encode(prompt_of(record), answers, **seen, **template_of(record))
         fitted = fit(prompt, completions, self.max_length, self.data.truncation, self.begin)
         if fitted is None:
             counts["are too long and left out"] += 1
@@ -129,12 +137,45 @@ class TokenEncoder:
         """Everything is done by `usable`."""
 
     def release(self) -> None:
-        """Forget the records and the tokenizer."""
-        self.family.drop("text")
+        """Forget the tokenizer; pictures are processed when they are shown, because they take much more room."""
+        if not self.family.sees:
+            self.family.drop("text")
+
+    def _pictures(self, index: int) -> list[Any]:
+        """Return the pictures of a record's prompt, RGB."""
+        record = self.records[index]
+        return [read_picture(media, self.data.resolution) for media in record.inputs]
+
+    def _look(self, index: int) -> dict[str, Tensor]:
+        """Return the processor's tensors of a record's pictures; the last records' are kept."""
+        if index not in self._seen:
+            if len(self._seen) >= KEPT:
+                self._seen.pop(next(iter(self._seen)))
+            pictures = self._pictures(index)
+            self._seen[index] = self.family.look(pictures) if pictures else {}
+        return self._seen[index]
+
+    def _vision(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return what the model is told of the pictures of each item, (B, ...).
+
+        Raises:
+            DataError: the items' tensors differ in shape.
+        """
+        if not self.family.sees:
+            return {}
+        told = [self._look(item.record_index) for item in items]
+        shapes = {tuple(sorted((name, tuple(t.shape)) for name, t in one.items())) for one in told}
+        if len(shapes) > 1:
+            raise DataError(
+                f"the pictures of one batch become tensors of different shapes, {' and '.join(map(str, shapes))}; give"
+                " every record as many pictures, and make them equal in size by data.resolution"
+            )
+        return {f"{VISION}{name}": torch.stack([one[name] for one in told]) for name in told[0]}
 
     def content(self, place: Place) -> str:
         record = self.records[place.record]
-        told = [record.candidates[place.candidate].text, sorted(record.meta.items())]
+        seen = [hashlib.blake2b(picture_bytes(media), digest_size=16).hexdigest() for media in record.inputs]
+        told = [record.candidates[place.candidate].text, sorted(record.meta.items()), *seen]
         return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
     # ------------------------------------------------------------ in a step
@@ -147,12 +188,15 @@ class TokenEncoder:
         }
         longest = max(len(p) + len(c) for several in rows.values() for one in several for p, c in one)
         length = max(longest, self.longest) if self.even else longest
-        media, conditioning = {}, {}
+        media, conditioning, vision = {}, {}, self._vision(items)
         for group, several in rows.items():
             ids, labels, mask = _padded([pair for one in several for pair in one], length, self.pad)
             shape = (len(items), -1, length) if group == "list" else (len(items), length)
             media[group] = ids.view(shape).to(self.device)
             tensors = {"labels": labels.view(shape), "attention_mask": mask.view(shape)}
+            each = len(labels) // len(items)  # rows of an item, all under its own prompt
+            for name, tensor in vision.items():
+                tensors[name] = tensor if each == 1 else tensor.unsqueeze(1).expand(-1, each, *tensor.shape[1:])
             conditioning[group] = Conditioning(tensors).to(self.device)
         return Batch(tuple(keys), media, conditioning, {}, Conditioning({}))
 
