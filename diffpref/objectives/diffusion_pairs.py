@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffpref.core.annotations import Positive, scale
 from diffpref.core.errors import ConfigError
-from diffpref.objectives._logistic import logistic
 from diffpref.objectives.base import objective
+from diffpref.objectives.pair_links import logistic
 
 __all__ = ["dcpo", "ddim_inpo", "flow_dpo", "tango2"]
 

@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from diffpref.core.annotations import Positive
-from diffpref.objectives._logistic import logistic
 from diffpref.objectives.base import objective
+from diffpref.objectives.pair_links import logistic
 
 __all__ = ["inversion_dpo"]
 

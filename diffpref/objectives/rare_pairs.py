@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from diffpref.core.annotations import NonNegative, Positive, scale
-from diffpref.objectives._logistic import logistic
 from diffpref.objectives.base import objective
+from diffpref.objectives.pair_links import logistic
 
 __all__ = ["video_dpo_omniscore", "video_dpo_omniscore_script"]
 

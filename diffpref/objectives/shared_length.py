@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffpref.core.annotations import Positive, Probability
+from diffpref.core.annotations import Positive, Probability, scale
 from diffpref.objectives.base import objective
 from diffpref.objectives.pair_links import logistic
 
@@ -39,7 +39,7 @@ def ld_dpo(
     rejected_token_log_ratio: Tensor,
     rejected_token_mask: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 0.1,
+    beta: Positive = scale(tokens=0.1, denoising=5000.0),
     tail_weight: Probability = 0.5,
 ) -> Tensor:
     r"""DPO in which the tokens that only the longer response has count less.
@@ -94,7 +94,7 @@ def sampo(
     rejected_token_mask: Tensor,
     rejected_token_draw: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 0.1,
+    beta: Positive = scale(tokens=0.1, denoising=5000.0),
 ) -> Tensor:
     r"""DPO that hears as many tokens of the longer response, drawn at random, as the shorter one has.
 
@@ -155,7 +155,7 @@ def sampo_independent(
     rejected_token_draw: Tensor,
     rejected_token_redraw: Tensor,
     preference: Tensor | None = None,
-    beta: Positive = 0.1,
+    beta: Positive = scale(tokens=0.1, denoising=5000.0),
 ) -> Tensor:
     r"""SamPO as its code computes it: policy and reference are heard at tokens drawn independently.
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from diffpref.core.annotations import Positive, scale
-from diffpref.objectives._logistic import logistic
 from diffpref.objectives.base import objective
+from diffpref.objectives.pair_links import logistic
 
 __all__ = ["align_anything", "diffusion_dpo_hinge", "diffusion_dpo_ipo"]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffpref.objectives import compose, reduce_sums, registry
 
 pytest.importorskip("trl", reason="extra compare")
+pytestmark = pytest.mark.filterwarnings("ignore:.*TRL_EXPERIMENTAL_SILENCE")
 
 B, PROMPT, LONGEST = 5, 2, 7
 Terms = Sequence[tuple[str, Mapping[str, Any]]]
