@@ -23,6 +23,7 @@ __all__ = ["adpo", "adpo_listwise"]
     source="Anchored Direct Preference Optimization, arXiv:2510.18913",
     evidence="paper",
     aliases=("anchored_dpo", "adpo_pairwise"),
+    same_as="dpo",
 )
 def adpo(
     *,

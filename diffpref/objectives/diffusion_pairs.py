@@ -25,6 +25,7 @@ __all__ = ["dcpo", "ddim_inpo", "flow_dpo", "tango2"]
     evidence="official",
     aliases=("inpo", "ddim-inpo"),
     published=("denoising",),
+    same_as="dpo",
 )
 def ddim_inpo(
     *,
@@ -69,6 +70,7 @@ def ddim_inpo(
     source="Saeidi et al., Dual Caption Preference Optimization for Diffusion Models, arXiv:2502.06023",
     evidence="official",
     published=("denoising",),
+    same_as="dpo",
 )
 def dcpo(
     *,
@@ -114,6 +116,7 @@ def dcpo(
     evidence="official",
     aliases=("curriculum_dpo", "tango2_dpo"),
     published=("denoising",),
+    same_as="dpo",
 )
 def tango2(
     *,

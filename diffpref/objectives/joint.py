@@ -65,6 +65,7 @@ def dove(
     source="Multi-level Aware Preference Learning, arXiv:2505.12845",
     evidence="secondary",
     signs={"chosen_log_ratio": "-", "mismatched_log_ratio": "+"},
+    same_as="dpo",
 )
 def mapl_intra(
     *,

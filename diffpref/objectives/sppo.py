@@ -72,6 +72,7 @@ def sppo(
     source=f"{SOURCE}; TRL DPOTrainer, loss type sppo_hard",
     evidence="official",
     signs={},
+    same_as="sppo",
 )
 def sppo_hard(
     *,

@@ -126,6 +126,7 @@ def spo(
     evidence="official",
     aliases=("latent_po",),
     published=("steps",),
+    same_as="spo",
 )
 def lpo(
     *,

@@ -21,6 +21,7 @@ __all__ = ["align_anything", "diffusion_dpo_hinge", "diffusion_dpo_ipo"]
     evidence="official",
     published=("denoising",),
     signs={},
+    same_as="ipo",
 )
 def diffusion_dpo_ipo(
     *,

@@ -94,6 +94,17 @@ def test_the_paper_index_is_what_the_registries_say() -> None:
     assert numbers == set(re.findall(r"^## .*\[arXiv:([\d.]+)\]", papers.paper_index(), re.MULTILINE))
 
 
+def test_the_page_of_objectives_is_what_the_registry_says() -> None:
+    formulas = load("formulas")
+    assert formulas.PAGE.read_text(encoding="utf-8") == formulas.objectives_page(), (
+        "stale; run: python docs/formulas.py"
+    )
+    text = formulas.objectives_page()
+    names = registry("objectives").names()
+    assert [name for name in names if f"### {name}\n" not in text] == []
+    assert text.count("$$\n") >= 2 * len(names)  # each has a formula
+
+
 @pytest.mark.slow
 def test_row_45_the_site_builds_without_a_warning_and_holds_every_public_name(
     tmp_path: Path, pages: dict[str, str], capsys: pytest.CaptureFixture[str]
