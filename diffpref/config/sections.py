@@ -110,6 +110,11 @@ class Data(Section):
         default=1.0,
         description="s in P(a is better than b) = sigmoid(s * (score of a - score of b)), from which win rates follow",
     )
+    score_labels: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="pairs by score: the higher score surely wins, or with that probability (soft), for objectives"
+        " that read soft labels",
+    )
     list_scores: Literal["auto", "raw", "win_rate"] = Field(
         default="auto",
         description="scores of lists: raw; win_rate: the mean probability to beat the others of the list; auto: raw,"

@@ -104,7 +104,9 @@ def _told(groups: Collection[str]) -> str:
 
 def given_columns(items: Sequence[Item]) -> frozenset[str]:
     """Return the columns that every item has, without those that say nothing."""
-    common = frozenset.intersection(*(frozenset(item.columns) for item in items)) if items else frozenset()
+    common = set(items[0].columns) if items else set()
+    for item in items:
+        common &= item.columns.keys()
     return frozenset(
         name for name in common if name not in IMPLIED or any(item.columns[name] != IMPLIED[name] for item in items)
     )

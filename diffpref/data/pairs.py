@@ -12,6 +12,7 @@ from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
 from diffpref.data.items import attached
 from diffpref.data.scores import (
+    beats,
     judged_win_rates,
     kinds_of_scores,
     read_scores,
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 LIMIT = 0.01
 """The share of a source that may be unusable unless a recipe says otherwise."""
+SIDES = ("chosen", "rejected")
 TIES = "judgements that are ties"
 IDENTICAL = "pairs of one and the same picture"
 
@@ -43,7 +45,8 @@ class Pair:
         probability: P(chosen is better), 0.5..1.
         weight: multiplies the loss.
         occurrence: how many judgements of the same two candidates and aspect the record lists before this one.
-        told: what else is known of the two: ``chosen_score``, ``rejected_win_rate``.
+        scores: of winner and loser, where the pair follows from scores.
+        win_rates: of winner and loser: the mean probability to beat the record's candidates, itself with 1/2.
         others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
     """
 
@@ -55,7 +58,8 @@ class Pair:
     probability: float = 1.0
     weight: float = 1.0
     occurrence: int = 0
-    told: Mapping[str, float] = field(default_factory=dict, compare=False)
+    scores: tuple[float, float] | None = field(default=None, compare=False)
+    win_rates: tuple[float, float] | None = field(default=None, compare=False)
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -65,8 +69,10 @@ class Pair:
 
     @property
     def columns(self) -> Mapping[str, float]:
-        """Label and weight, and what else is told."""
-        return {"preference": self.probability, "weight": self.weight, **self.told}
+        """Label and weight, and scores and win rates of both sides where there are any."""
+        told = {"score": self.scores, "win_rate": self.win_rates}
+        both = {f"{side}_{what}": of[i] for what, of in told.items() if of for i, side in enumerate(SIDES)}
+        return {"preference": self.probability, "weight": self.weight, **both}
 
     @property
     def key(self) -> str:
@@ -95,6 +101,7 @@ def pair_view(
     aspect: str = "overall",
     max_unusable: float = LIMIT,
     score_scale: float = 1.0,
+    soft: bool = False,
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
 
@@ -111,6 +118,7 @@ def pair_view(
         aspect: without ``score``: which judgements; those of a part (with start and end) belong to another view.
         max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
         score_scale: with ``score``: s in P(a is better than b) = sigmoid(s * (score_a - score_b)), for win rates.
+        soft: with ``score``: that probability is the pair's, else 1.
 
     Raises:
         DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
@@ -120,7 +128,7 @@ def pair_view(
     if score is None:
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
     else:
-        found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, left_out)
+        found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, soft, left_out)
     others = {index: there for index, record in enumerate(records) if (there := attached(record))}
     pairs = Pairs(
         replace(pair, others=others[pair.record_index]) if pair.record_index in others else pair
@@ -160,8 +168,9 @@ def _judged(
                 continue
             if probability < 0.5:
                 first, second, probability = second, first, 1.0 - probability
-            told = {"chosen_win_rate": rates[first], "rejected_win_rate": rates[second]}
-            yield Pair(index, record.id, record.prompt, first, second, probability, judgement.weight, occurrence, told)
+            label = probability, judgement.weight, occurrence
+            won = (rates[first], rates[second])
+            yield Pair(index, record.id, record.prompt, first, second, *label, win_rates=won)
 
 
 def whole_judgements(record: Record, aspect: str = "overall") -> list[Judgement]:
@@ -205,6 +214,7 @@ def _scored(
     min_gap: float,
     max_unusable: float,
     scale: float,
+    soft: bool,
     left_out: Counter[str],
 ) -> Iterator[Pair]:
     choose = PAIRINGS.get(pairing)
@@ -212,10 +222,10 @@ def _scored(
     for index, (record, scores) in enumerate(zip(records, read, strict=True)):
         rates = scored_win_rates(scores, scale)
         for chosen, rejected in choose(scores, min_gap=min_gap):
-            sides = (("chosen", chosen), ("rejected", rejected))
-            told = {f"{side}_score": scores[number] for side, number in sides}
-            told |= {f"{side}_win_rate": rates[number] for side, number in sides}
-            yield Pair(index, record.id, record.prompt, chosen, rejected, told=told)
+            both = (scores[chosen], scores[rejected])
+            won = (rates[chosen], rates[rejected])
+            probability = beats(*both, scale) if soft else 1.0
+            yield Pair(index, record.id, record.prompt, chosen, rejected, probability, scores=both, win_rates=won)
 
 
 def _why_none(

@@ -33,6 +33,8 @@ class Point:
         label: 1 = good, 0 = bad.
         weight: multiplies the loss.
         occurrence: how many points of the same candidate the view lists before this one.
+        score: of the candidate, where labels follow from scores.
+        win_rate: of the candidate, where labels follow from scores or judgements.
     """
 
     record_index: int
@@ -42,6 +44,8 @@ class Point:
     label: float
     weight: float = 1.0
     occurrence: int = 0
+    score: float | None = None
+    win_rate: float | None = None
 
     @property
     def key(self) -> str:
@@ -55,8 +59,9 @@ class Point:
 
     @property
     def columns(self) -> Mapping[str, float]:
-        """Label and weight."""
-        return {"label": self.label, "weight": self.weight}
+        """Label and weight, and score and win rate where there are any."""
+        told = {"score": self.score, "win_rate": self.win_rate}
+        return {"label": self.label, "weight": self.weight} | {n: v for n, v in told.items() if v is not None}
 
 
 def point_view(records: Sequence[Record], score: str | None = None, **pairing: Any) -> list[Point]:
@@ -88,11 +93,11 @@ def point_view(records: Sequence[Record], score: str | None = None, **pairing: A
     seen: Counter[tuple[int, int]] = Counter()
     points = []
     for pair in pairs:
-        for candidate, label in ((pair.chosen, 1.0), (pair.rejected, 0.0)):
+        for side, (candidate, label) in enumerate(((pair.chosen, 1.0), (pair.rejected, 0.0))):
             place = (pair.record_index, candidate)
-            points.append(
-                Point(pair.record_index, pair.record_id, pair.prompt, candidate, label, pair.weight, seen[place])
-            )
+            told = pair.scores and pair.scores[side], pair.win_rates and pair.win_rates[side]
+            head = pair.record_index, pair.record_id, pair.prompt
+            points.append(Point(*head, candidate, label, pair.weight, seen[place], *told))
             seen[place] += 1
     return points
 

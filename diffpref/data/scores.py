@@ -14,6 +14,7 @@ __all__ = [
     "FEW",
     "UNSCORED",
     "WIN_RATE",
+    "beats",
     "judged_win_rates",
     "kinds_of_scores",
     "read_scores",
@@ -82,6 +83,16 @@ def kinds_of_scores(records: Sequence[Record]) -> Counter[str]:
     return Counter(s.name for record in records for candidate in record.candidates for s in candidate.scores)
 
 
+def beats(first: float, second: float, scale: float = 1.0) -> float:
+    """Return P(first is better), sigmoid(scale * (first - second)).
+
+    >>> beats(1.0, 1.0)
+    0.5
+    """
+    x = scale * (first - second)
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
 def scored_win_rates(scores: Sequence[float], scale: float = 1.0) -> list[float]:
     """Return each candidate's mean probability to beat the candidates of its record, itself (1/2) among them.
 
@@ -93,7 +104,7 @@ def scored_win_rates(scores: Sequence[float], scale: float = 1.0) -> list[float]
     finite = [score for score in scores if math.isfinite(score)]
 
     def rate(own: float) -> float:
-        return math.fsum(_sigmoid(scale * (own - other)) for other in finite) / len(finite)
+        return math.fsum(beats(own, other, scale) for other in finite) / len(finite)
 
     return [rate(score) if math.isfinite(score) else math.nan for score in scores]
 
@@ -127,7 +138,3 @@ def _mean(against: Sequence[tuple[float, float]]) -> float:
         against, total = [(1.0, p) for _, p in against], float(len(against))
     own = total / len(against)
     return (math.fsum(weight * p for weight, p in against) + 0.5 * own) / (total + own)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

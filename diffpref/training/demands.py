@@ -16,7 +16,7 @@ HOW = {
     "label": "give candidates labels of 0 or 1",
     "list_scores": "lists of candidates with scores have it: name one in data.score",
     "ranks": "lists of candidates have it",
-    "preference": "it is there where a judgement's probability is not 1",
+    "preference": "it is there where a judgement's probability is not 1, or with data.score_labels: soft",
     "weight": "it is there where a judgement's weight is not 1",
     "chosen_score": "name a score in data.score",
     "rejected_score": "name a score in data.score",

@@ -46,7 +46,9 @@ def load_items(
         "drop_identical": data.drop_identical,
         "judgements": data.judgements,
     }
-    return records, (pair_view if view == "pairs" else point_view)(records, score=data.score, **common)
+    if view == "pairs":
+        return records, pair_view(records, score=data.score, soft=data.score_labels == "soft", **common)
+    return records, point_view(records, score=data.score, **common)
 
 
 def settle_scores(items: Sequence[Item], rule: str, composition: Composition) -> Sequence[Item]:

@@ -10,7 +10,7 @@ from diffpref.config import Adapter as AdapterSettings
 from diffpref.config import Named, Recipe, resolve_roles
 from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
-from diffpref.core.vocabulary import DRAWN, GROUPS, Name, parse
+from diffpref.core.vocabulary import DRAWN, FULL, GROUPS, Name, parse
 from diffpref.data import COMPANIONS, VIEWS, view_of
 from diffpref.likelihood import registry as likelihoods
 from diffpref.methods import registry as methods
@@ -196,6 +196,9 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     if (prepared := getattr(method, "likelihood", None)) != kind:
         told = f"prepares rows for the likelihood '{prepared}'" if prepared else "does not say for which likelihood"
         yield f"method: '{name}' {told}; family '{recipe.model.family}' is read by '{kind}'"
+    draws, served = getattr(method, "draws", 1), [n for n in map(parse, composition.tensors) if n.kind == "model"]
+    if draws > 1 and (whole := [str(n) for n in served if n.quantity in FULL]):
+        yield f"method.{name}.draws: must be 1, got {draws}: the objective needs whole answers, {_list(whole)}"
     likelihood = likelihoods.get(kind)
     lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in likelihood.provides]
     for why in dict.fromkeys(likelihood.lacks.get(n.form, "") for n in lacking):

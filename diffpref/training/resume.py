@@ -94,6 +94,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "data.pairing",
         "data.score",
         "data.score_scale",
+        "data.score_labels",
         "data.list_scores",
         "data.min_gap",
         "data.resolution",

@@ -122,6 +122,11 @@ def test_pairs_tell_scores_and_win_rates_of_both_sides() -> None:
         **{"preference": 1.0, "weight": 1.0, "chosen_score": 3.0, "rejected_score": 1.0},
         **{"chosen_win_rate": rates[1], "rejected_win_rate": rates[0]},
     }
+    (soft,) = pair_view([record("a", {"score": 1.0}, {"score": 3.0})], score="good", score_scale=0.5, soft=True)
+    assert soft.probability == pytest.approx(1 / (1 + math.exp(-1.0))) and soft.columns["preference"] < 1
+    good, bad = point_view([record("a", {"score": 1.0}, {"score": 3.0})], score="good")
+    assert (good.columns["score"], bad.columns["score"]) == (3.0, 1.0)
+    assert good.columns["win_rate"] == pytest.approx(1 - bad.columns["win_rate"]) and good.label == 1.0
     (judged,) = pair_view([record("b", {}, {}, judgements=(Judgement(0, 1, 0.2),))])
     assert judged.columns["chosen_win_rate"] == pytest.approx(0.65) and "chosen_score" not in judged.columns
     items: list[Item] = [scored, judged]

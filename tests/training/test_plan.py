@@ -47,7 +47,12 @@ def toys() -> Iterator[None]:
         return -chosen_log_ratio
 
     toy("toy_soft", soft)
+
+    def whole(*, policy_chosen_prediction: Tensor) -> Tensor:
+        return policy_chosen_prediction.flatten(1).mean(dim=1)
+
     toy("toy_chosen", chosen)
+    toy("toy_whole", whole)
     toy("toy_peers", peers)
     toy("toy_values", values)
     toy("toy_lengths", lengths)
@@ -77,6 +82,10 @@ def test_a_plan_runs_the_roles_that_the_objective_names_and_watches_what_is_free
         (
             {"method": "dpo"},
             "method: 'dpo' is an objective, not a method; put it under objective. Methods: ",
+        ),
+        (
+            {"method": {"denoising": {"draws": 2}}, "objective": "toy_whole"},
+            "method.denoising.draws: must be 1, got 2: the objective needs whole answers, policy_chosen_prediction",
         ),
         ({"method": "difusion_dpo"}, "method: unknown method 'difusion_dpo'; did you mean 'diffusion_dpo'?"),
         ({"objective": "nlll"}, "objective[0]: unknown objective 'nlll'; did you mean 'nll'?"),
