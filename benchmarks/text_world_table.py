@@ -63,6 +63,14 @@ def table(numbers: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [_row(name, about[name], results[name][0]) for name in results]
+    lines += ["", "## Facts that hold, in % of the answers", ""]
+    names = list(numbers["start"]["facts"])
+    lines += [f"| objective | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    shares = {"(the start)": numbers["start"]} | {f"`{name}`": runs[0] for name, runs in results.items()}
+    for name, told in shares.items():
+        if "facts" in told:
+            cells = [f"{100 * told['facts'][fact]:.1f}" for fact in names]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "## Not above one half, and the same run at other learning rates", ""]
     failed = [name for name in results if not _rises(results[name][0])]
     if failed:

@@ -63,9 +63,16 @@ def test_it_knows_how_but_does_not_always_do_it() -> None:
     assert measured["letters, held_out, temperature 1"] < measured["order, held_out, temperature 1"]  # the bad habit
 
 
-def test_training_goes_on_from_a_checkpoint_and_the_loss_falls(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_training_goes_on_from_a_checkpoint_and_the_loss_falls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoder.main(tmp_path / "decoder", steps=20, num_seen=500)
+    begun = sha256(tmp_path / "decoder" / "model" / "model.safetensors")
     decoder.main(tmp_path / "decoder", steps=25, num_seen=500)
+    assert capsys.readouterr().out.count("step 25/25") == 1
     assert read_json(tmp_path / "decoder" / "checkpoint" / "counters.json")["step"] == 25
+    assert sha256(tmp_path / "decoder" / "model" / "model.safetensors") != begun
     loss = read_json(tmp_path / "decoder" / "model" / "measured.json")["loss of the last 100 steps, nats a token"]
     assert loss < 4.1  # of 63 words by chance: 4.14
     bundle_words.main(tmp_path, tmp_path / "assets", count=20)

@@ -52,15 +52,19 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
     def run(low: float, rate: float = 1e-5) -> dict[str, Any]:
         win = {"rate": low + 0.02, "low": low, "high": low + 0.04}
         curve = {"loss": [float(k) for k in range(10)], "rewards/margins": [0.5] * 10}
-        return {"learning_rate": rate, "curve": curve, "win": win, "right": 0.5, "seconds": 60.0, "cpu_seconds": 30.0}
+        return {"learning_rate": rate, "curve": curve, "win": win, "right": 0.5} | {
+            "facts": {"closed": 0.97, "count": 0.8},
+            "seconds": 60.0,
+            "cpu_seconds": 30.0,
+        }
 
     broken = {**run(0.0), "error": "DataError: no pairs"}
-    del broken["win"], broken["right"]
+    del broken["win"], broken["right"], broken["facts"]
     kinds = {"dpo": "pairwise", "kto": "pointwise", "nll": "supervised", "ipo": "pairwise", "spo": "step"}
     numbers = {
         "budget": {"prompts": 1, "answers": 2, "steps": 3, "batch_size": 4, "learning_rate": 1e-5, "held_out": 5}
         | {"draws": 2},
-        "start": {"right": 0.4},
+        "start": {"right": 0.4, "facts": {"closed": 0.9, "count": 0.8}},
         "about": {name: {"kind": kind, "evidence": "paper"} for name, kind in kinds.items()},
         "results": {
             "dpo": [run(0.51)],
@@ -73,6 +77,7 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
     text = table(numbers)
     assert "**1 of 3** pairwise, pointwise and listwise objectives (33.3 %)" in text
     assert "| `dpo` | pairwise | paper | 53.0 % [51.0 %, 55.0 %] | 50.0 % | 0 0.5 2.5 4.5 6.5 8.5 | 0.5 |" in text
+    assert "| (the start) | 90.0 | 80.0 |" in text and "| `nll` | 97.0 | 80.0 |" in text
     below = text.split("## Not above one half")[1]
     assert "`kto` | 3e-05 | 47.0 %" in below and "`ipo` | 1e-05 | DataError: no pairs" in below and "`dpo`" not in below
     assert "- `spo` (step): needs segments" in below and "5 minutes" in text
