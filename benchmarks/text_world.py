@@ -18,7 +18,7 @@ import inspect
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from diffpref import rewards
 from diffpref.config import Recipe, build_recipe
 from diffpref.core.assets import resolve
+from diffpref.core.contracts import Record, Score
 from diffpref.core.errors import ConfigError, DiffprefError
 from diffpref.core.files import read_json, remove_folder, write_atomic, write_json
 from diffpref.core.randomness import hash_key
+from diffpref.data import score_of, write_store
 from diffpref.evaluation.statistics import win_rate
 from diffpref.generation import GenerationPlan, generate, load_prompts
 from diffpref.objectives import registry
+from diffpref.ranking import mean_margins, preference_matrix, win_rates
 from diffpref.sampling import TextSampler, TextSettings
 from diffpref.training import Trainer
 from diffpref.training.plan import make_plan
@@ -43,6 +46,12 @@ from diffpref.words import FACTS, Instruction, facts, score
 MODEL = "bundled:words-decoder"
 SETTINGS = TextSettings(max_new_tokens=12, batch_size=100)
 OTHER_RATES = (3e-6, 3e-5)
+MARGIN = "words_margin"
+"""A second score: how much better an answer is than those of its instruction on average, in the judge's logits."""
+WIN_RATE = "words_win_rate"
+"""A third: how often an answer beats those of its instruction, by the judge's probabilities."""
+SCORES = {"curated_retraining": MARGIN, "gpo": MARGIN, "lipo_pointwise": WIN_RATE}
+"""What objectives read that take a score for a logit or a win rate: by the judge's own, nearly all answers are good."""
 HERE = Path(__file__).parent
 
 
@@ -94,14 +103,36 @@ def prepare(work: Path, budget: Budget) -> dict[str, Any]:
         generator=MODEL,
         unit_size=250,
     )
-    generate(plan, TextSampler(network, tokenizer, SETTINGS), work / "data", scorers={"words": rewards.load("words")})
+    scorers = {"words": rewards.load("words")}
+    drawn = generate(plan, TextSampler(network, tokenizer, SETTINGS), work / "drawn", scorers=scorers)
+    if not (work / "data").exists():
+        write_store(work / "data", [with_comparisons(record) for record in drawn])
     if not (work / "start.json").exists():
         write_json(work / "start.json", judge(draw(network, budget), budget))
     return dict(read_json(work / "start.json"))
 
 
+def with_comparisons(record: Record) -> Record:
+    """Give each answer its mean margin over the answers of its record, itself among them, and its win rate.
+
+    Objectives of three answers find the best one as ``gold``, and any draw of the start as ``calibration``.
+    """
+    scale = rewards.load("words").info.pair_scale or 1.0
+    logits = [scale * score_of(candidate, "words") for candidate in record.candidates]
+    margins = mean_margins([[own - other for other in logits] for own in logits])
+    rates = win_rates(preference_matrix(logits))
+    answers = [
+        replace(candidate, scores=(*candidate.scores, Score(MARGIN, "1", margin), Score(WIN_RATE, "1", rate)))
+        for candidate, margin, rate in zip(record.candidates, margins, rates, strict=True)
+    ]
+    others = {"gold": logits.index(max(logits)), "calibration": hash_key("calibration", record.id) % len(answers)}
+    told = {group: str(number) for group, number in others.items()}
+    return replace(record, candidates=tuple(answers), meta={**record.meta, **told})
+
+
 def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Recipe:
     """Return the recipe of a run; the objective has its default options."""
+    told = SCORES.get(name, "words")
     return build_recipe(
         {
             "seed": budget.seed,
@@ -112,8 +143,8 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
             "objective": [name],
             "data": {
                 "source": str(work / "data"),
-                "score": "words",
-                "score_scale": rewards.load("words").info.pair_scale,
+                "score": told,
+                "score_scale": rewards.load("words").info.pair_scale if told == "words" else 1.0,
             },
             "optim": {"learning_rate": learning_rate, "weight_decay": 0.0, "warmup_steps": 5},
             "training": {"steps": budget.steps, "batch_size": budget.batch_size, "resume": False},
@@ -124,7 +155,8 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
 def run(name: str, work: Path, budget: Budget, learning_rate: float, start: dict[str, Any]) -> dict[str, Any]:
     """Train and judge; what has been done with the same code and budget is read instead."""
     code = inspect.getsource(registry.get(name).spec.function)
-    setting = json.dumps([code, asdict(budget), learning_rate], sort_keys=True)
+    told = [SCORES[name]] if name in SCORES else []
+    setting = json.dumps([code, asdict(budget), learning_rate, *told], sort_keys=True)
     digest = hashlib.blake2b(setting.encode(), digest_size=8).hexdigest()
     kept = work / "results" / f"{name}@{learning_rate:g}.json"
     if kept.exists() and (found := read_json(kept))["digest"] == digest:
@@ -195,7 +227,7 @@ def main() -> None:
             "budget": asdict(budget),
             "start": start_told,
             "about": about,
-            "results": results,
+            "objectives": results,
             "refused": refused,
         }
         write_json(given.output.with_suffix(".json"), numbers)

@@ -42,7 +42,7 @@ def _rises(result: dict[str, Any]) -> bool:
 
 def table(numbers: dict[str, Any]) -> str:
     """Return the page's body: counts, what was the same for all, a row each, the failures, and what was left out."""
-    budget, about, results = numbers["budget"], numbers["about"], numbers["results"]
+    budget, about, results = numbers["budget"], numbers["about"], numbers["objectives"]
     counted = [name for name in results if about[name]["kind"] in COUNTED]
     risen = [name for name in counted if _rises(results[name][0])]
     seconds = sum(result["seconds"] for runs in results.values() for result in runs)

@@ -66,7 +66,7 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
         | {"draws": 2},
         "start": {"right": 0.4, "facts": {"closed": 0.9, "count": 0.8}},
         "about": {name: {"kind": kind, "evidence": "paper"} for name, kind in kinds.items()},
-        "results": {
+        "objectives": {
             "dpo": [run(0.51)],
             "kto": [run(0.5), run(0.45, 3e-5)],
             "nll": [run(0.6)],
