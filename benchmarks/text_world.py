@@ -52,6 +52,10 @@ WIN_RATE = "words_win_rate"
 """A third: how often an answer beats those of its instruction, by the judge's probabilities."""
 SCORES = {"curated_retraining": MARGIN, "gpo": MARGIN, "lipo_pointwise": WIN_RATE}
 """What objectives read that take a score for a logit or a win rate: by the judge's own, nearly all answers are good."""
+GROUPS = ("", "chosen", "rejected", "list", "mismatched", "gold", "calibration")
+PAIR_COLUMNS = {f"{side}_{told}" for side in ("chosen", "rejected") for told in ("score", "win_rate")}
+HELD = PAIR_COLUMNS | {"label", "list_scores", "list_win_rate", "ranks", "weight"}
+"""Samples and columns that the data hold."""
 HERE = Path(__file__).parent
 
 
@@ -190,7 +194,8 @@ def refusal(name: str, work: Path, budget: Budget) -> str | None:
         plan = make_plan(recipe_of(name, work, budget, budget.learning_rate))
     except ConfigError as error:
         return str(error).splitlines()[0].removeprefix("objective: ")
-    return "needs advantages of on-policy draws" if "advantage" in plan.columns else None
+    lacking = sorted({*plan.columns - HELD, *(f"{group} samples" for group in plan.groups if group not in GROUPS)})
+    return f"needs {', '.join(lacking)}, which these data do not hold" if lacking else None
 
 
 def rises(result: dict[str, Any]) -> bool:

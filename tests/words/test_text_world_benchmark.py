@@ -43,6 +43,7 @@ def test_a_run_is_judged_kept_and_not_done_again(tmp_path: Path, monkeypatch: py
     assert script.run("lipo_lambda", tmp_path, budget, 1e-5, start)["curve"]["loss"]  # lists from the same answers
     assert script.run("diffusion_kto", tmp_path, budget, 1e-5, start)["curve"]["loss"]  # labelled ones too
     assert script.refusal("dpo", tmp_path, budget) is None
+    assert script.refusal("ddpo", tmp_path, budget) == "needs advantage, which these data do not hold"
     assert "needs" in script.refusal("dspo", tmp_path, budget)
 
 
