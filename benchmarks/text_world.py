@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from text_world_table import table
+from text_world_table import COUNTED, table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from diffpref import rewards
@@ -216,29 +216,38 @@ def main() -> None:
     start = prepare(given.work, budget)
     refused: dict[str, str] = {}
     results: dict[str, list[dict[str, Any]]] = {}
-    for name in given.objectives or sorted(registry):
+    for name in given.objectives or sorted(registry, key=lambda name: registry.get(name).spec.kind not in COUNTED):
         if why := refusal(name, given.work, budget):
             refused[name] = why
             continue
         results[name] = [run(name, given.work, budget, budget.learning_rate, start)]
-        if not rises(results[name][0]):
-            results[name] += [run(name, given.work, budget, rate, start) for rate in OTHER_RATES]
         told = results[name][0].get("win") or results[name][0]["error"]
         print(f"{name}: {told}, {results[name][0]['seconds']:.0f} s", flush=True)
-        kinds = {one: registry.get(one).spec for one in (*results, *refused)}
-        about = {one: {"kind": spec.kind, "evidence": spec.evidence} for one, spec in kinds.items()}
-        start_told = {key: value for key, value in start.items() if key != "scores"}
-        numbers = {
-            "budget": asdict(budget),
-            "start": start_told,
-            "about": about,
-            "objectives": results,
-            "refused": refused,
-        }
-        write_json(given.output.with_suffix(".json"), numbers)
-        write_atomic(
-            given.output.with_suffix(".md"), f"# Every objective on the words world\n\n{__doc__}\n{table(numbers)}"
-        )
+        write(given.output, budget, start, results, refused)
+    for name, runs in results.items():
+        if not rises(runs[0]):
+            runs += [run(name, given.work, budget, rate, start) for rate in OTHER_RATES]
+            write(given.output, budget, start, results, refused)
+
+
+def write(
+    output: Path,
+    budget: Budget,
+    start: dict[str, Any],
+    results: dict[str, list[dict[str, Any]]],
+    refused: dict[str, str],
+) -> None:
+    """Write the numbers and the table of what has been run."""
+    specs = {name: registry.get(name).spec for name in sorted({*results, *refused})}
+    numbers = {
+        "budget": asdict(budget),
+        "start": {key: value for key, value in start.items() if key != "scores"},
+        "about": {name: {"kind": spec.kind, "evidence": spec.evidence} for name, spec in specs.items()},
+        "objectives": dict(sorted(results.items())),
+        "refused": refused,
+    }
+    write_json(output.with_suffix(".json"), numbers)
+    write_atomic(output.with_suffix(".md"), f"# Every objective on the words world\n\n{__doc__}\n{table(numbers)}")
 
 
 if __name__ == "__main__":

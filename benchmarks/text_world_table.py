@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["table"]
+__all__ = ["COUNTED", "table"]
 
 COUNTED = ("pairwise", "pointwise", "listwise")
 
