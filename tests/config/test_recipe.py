@@ -27,7 +27,7 @@ from diffpref.config.sections import Data, Training
 from diffpref.core.annotations import NonNegative
 from diffpref.core.errors import ConfigError
 from diffpref.generation import GenerationRecipe
-from diffpref.loops import load_alignment
+from diffpref.loops import load_alignment, load_loop
 
 SMALL = {
     "output": "runs/x",
@@ -213,6 +213,8 @@ def test_every_bundled_recipe_is_valid(name: str) -> None:
     keys = load_yaml(find_recipe(name))
     if "generation" in keys:
         assert load_alignment(name, {"output": "runs/x"}).output
+    elif "loop" in keys:
+        assert load_loop(name, {"output": "runs/x"}).format == 1
     elif "candidates" in keys:
         assert GenerationRecipe.model_validate({"output": "data/x", **keys}).format == 1
     else:
