@@ -172,8 +172,9 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
             row = {name: values[i] for name, values in numbers.items()}
             samples = []
             for group, shown in pictures.items():
-                compared = ratios.get("" if group == SINGLE else group.split(" ")[0])
-                ratio = None if compared is None else compared[i]
+                name, _, place = group.partition(" ")  # "list 2" is its third candidate
+                compared = ratios.get("" if name == SINGLE else name)
+                ratio = None if compared is None else compared[i, int(place)] if place else compared[i]
                 samples.append(SampleView(group, shown[b], _numbers(group, row, ratio)))
             timestep = float(times[first])
             views.append(

@@ -19,7 +19,9 @@ from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import read_store, write_store
 from diffpref.methods.denoising import Denoising
 from diffpref.objectives import objective
+from diffpref.plotting.step_grid import step_grid
 from diffpref.training import Trainer
+from diffpref.training.explain import explain_step
 from diffpref.training.plan import make_plan
 
 Keys = Callable[..., dict[str, Any]]
@@ -153,6 +155,24 @@ def test_the_log_of_a_list_is_the_mean_of_its_candidates(recipe_keys: Keys) -> N
     (row,) = list(trainer.steps())
     assert row["errors/list"] == pytest.approx(errors.mean().item(), rel=1e-5)
     assert row["errors/list_vs_reference"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["toy_ranked", "toy_labelled"])
+def test_an_update_can_be_explained(recipe_keys: Keys, name: str, scored_store: Path, tmp_path: Path) -> None:
+    records = list(read_store(scored_store))
+    write_store(tmp_path / "ragged", [replace(r, candidates=r.candidates[: 2 + i % 2]) for i, r in enumerate(records)])
+    data = {"source": str(tmp_path / "ragged"), "score": "oracle"}
+    shape = {"steps": 2, "batch_size": 2, "accumulation": 2}
+    trainer, rows = run(recipe_keys(objective=name, method="denoising", data=data, training=shape))
+    view = explain_step(trainer.output, 2)
+    assert view.exact and view.loss == rows[1]["loss"] and step_grid(view).width > 0
+    told = [{sample.group: sample for sample in one.samples} for one in view.records]
+    if name == "toy_labelled":
+        assert all(list(one) == ["single", "mismatched"] and "log-ratio" in one["single"].numbers for one in told)
+        return
+    assert all(list(one) == ["list 0", "list 1", "list 2"] for one in told)
+    absent = [one["list 2"].pictures[0] is None for one in told]
+    assert 0 < sum(absent) < 4 and all(one["list 0"].numbers["log-ratio"] != 0 for one in told)
 
 
 def test_units_are_the_draws(recipe_keys: Keys) -> None:
