@@ -6,8 +6,8 @@ from diffpref.likelihood._registry import registry
 from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, mean_elbo_weight
 from diffpref.likelihood.denoising import DenoisingLikelihood
 from diffpref.likelihood.head import Head
+from diffpref.likelihood.steps import mean_by_step
 from diffpref.likelihood.tokens import TokenLikelihood
-from diffpref.likelihood.unit_weights import activation_weights, mean_by_step
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "NoiseSchedule",
     "TokenLikelihood",
     "Weighting",
-    "activation_weights",
     "convert_beta",
     "kappa",
     "mean_by_step",

@@ -203,7 +203,8 @@ class TokenLikelihood:
                 found = _read(answers, labels, outputs["reference"] if joint else None, "collision" in needed[role])
                 if joint:
                     theirs = found.pop("token_other_logps")
-                    said["reference"] = {"token_logps": theirs, "logps": theirs.sum(dim=1)}
+                    told = {k: v for k, v in outputs["reference"].items() if k.startswith("token_")}
+                    said["reference"] = {**told, "token_logps": theirs, "logps": theirs.sum(dim=1)}
                 own |= found
             sums = {name.removeprefix("token_"): value.sum(dim=1) for name, value in own.items() if name in SUMMED}
             own = {**own, **{name: value for name, value in sums.items() if name not in own}}

@@ -168,7 +168,7 @@ def sparsepo_activation(
         rejected_token_log_ratio: (B, T') the same for the rejected sample.
         chosen_token_kl: (B, T) kappa, KL(reference || policy) at each unit.
         rejected_token_kl: (B, T') the same for the rejected sample.
-        reference_chosen_token_weight: (B, T) m in [0, 1]: `diffpref.likelihood.activation_weights` of the reference's
+        reference_chosen_token_weight: (B, T) m in [0, 1]: `diffpref.models.heads.activation_weights` of the reference's
             hidden states. No gradient.
         reference_rejected_token_weight: (B, T') the same for the rejected sample.
         chosen_token_mask: (B, T) 1 where a unit is there.

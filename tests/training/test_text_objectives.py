@@ -49,6 +49,10 @@ TRIED = {
     "bco": "points",
     "lipo_lambda": "lists",
     "rank_dpo": "lists",
+    "dpo_plackett_luce": "lists",
+    "irpo_ranking": "lists",
+    "oreo": "points",
+    "sparsepo_activation": "pairs",
 }
 
 
@@ -138,7 +142,8 @@ def test_companions_stand_under_the_items_own_prompt(text_keys: Keys) -> None:
 
 def served() -> list[str]:
     """Every objective whose names the token likelihood provides, and whose data the four kinds hold."""
-    columns = {"label", "list_scores", "chosen_win_rate", "rejected_win_rate", "chosen_score", "rejected_score"}
+    columns = {f"{side}_{what}" for side in ("chosen", "rejected") for what in ("score", "win_rate")}
+    columns |= {"label", "list_scores", "list_win_rate", "ranks"}
     found = []
     for name in registry.names():
         names = [parse(tensor) for tensor in registry.get(name).spec.tensors]
