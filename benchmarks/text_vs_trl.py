@@ -66,7 +66,7 @@ def build_model(folder: Path, size: str, vocabulary: int) -> None:
             "num_key_value_heads": 3,
         },
     }
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(vocabulary)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=vocabulary,
@@ -78,8 +78,6 @@ def build_model(folder: Path, size: str, vocabulary: int) -> None:
         **shapes[size],
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    # as many words as the model: bytes and names for the other numbers, which no text of ours uses
-    tokenizer.add_tokens([f"<{number}>" for number in range(vocabulary - len(tokenizer))])
     tokenizer.save_pretrained(folder)
 
 
@@ -266,7 +264,7 @@ def contestants(folder: Path, given: argparse.Namespace, names: list[str]) -> di
     lora = None
     if given.adapter == "lora":
         start = {k: p.detach().clone() for k, p in first.trainer.bare.named_parameters() if "lora_" in k}
-        lora = {"targets": first.trainer.family.lora_targets, "start": start}
+        lora = {"targets": sorted(first.trainer.bare.peft_config["default"].target_modules), "start": start}
     found: dict[str, Any] = {}
     for name in names:
         if name in OURS:

@@ -51,6 +51,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.bank:
         return _fill_banks(recipe, arguments.device, arguments.json)
 
+    from diffpref.models import registry as families
+
+    if families.get(recipe.model.family).likelihood != "denoising":
+        raise ConfigError("texts are tokenised before the first step: there is nothing to cache; --bank fills a bank")
     from diffpref.cache import EncodedCache
     from diffpref.core.randomness import Random
     from diffpref.data import open_records

@@ -163,13 +163,18 @@ def head_of(network: Network) -> Head:
     return Head(weight, getattr(layer, "bias", None), 1.0 if scale is None else scale, cap)
 
 
-def tiny_tokenizer() -> Any:
-    """Return a tokenizer of single bytes with a chat template."""
+def tiny_tokenizer(size: int = 0) -> Any:
+    """Return a tokenizer of single bytes with a chat template.
+
+    Args:
+        size: words that it has at least; what is more than bytes is met in no text.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>"]
     words = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    words += [f"<{number}>" for number in range(len(words), size)]
     built = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = decoders.ByteLevel()

@@ -15,6 +15,7 @@ from diffpref.config import Recipe, load_recipe
 from diffpref.core.contracts import Batch, Rows, Tensors
 from diffpref.core.errors import CheckpointError, ConfigError
 from diffpref.models import open_family
+from diffpref.models import registry as families
 from diffpref.models.family import DenoiserFamily
 from diffpref.plotting.step_grid import RecordView, SampleView, StepView
 from diffpref.training.checkpoints import Checkpoint, list_checkpoints, open_checkpoint
@@ -63,6 +64,8 @@ def explain_step(folder: Path, step: int) -> StepView:
     """
     folder = Path(folder)
     recipe = _recipe_of(folder)
+    if families.get(recipe.model.family).likelihood != "denoising":
+        raise ConfigError(f"{folder}: what is explained is shown in pictures, and this run trains a language model")
     rows = {row["step"]: row for row in read_metrics(folder / "metrics.jsonl")}
     checkpoints = list_checkpoints(folder)
     done = max([*rows, *(int(path.name[5:]) for path in checkpoints[-1:])], default=0)

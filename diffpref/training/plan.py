@@ -199,6 +199,8 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     draws, served = getattr(method, "draws", 1), [n for n in map(parse, composition.tensors) if n.kind == "model"]
     if draws > 1 and (whole := [str(n) for n in served if n.quantity in FULL]):
         yield f"method.{name}.draws: must be 1, got {draws}: the objective needs whole answers, {_list(whole)}"
+    if recipe.validation.every and kind != "denoising":
+        yield f"validation.every: draws pictures, which family '{recipe.model.family}' does not; set it to 0"
     likelihood = likelihoods.get(kind)
     lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in likelihood.provides]
     for why in dict.fromkeys(likelihood.lacks.get(n.form, "") for n in lacking):

@@ -58,6 +58,14 @@ def test_training_from_the_recipe_and_exporting_a_whole_model(
     capsys.readouterr()
     assert main(["export", str(run), "--format", "kohya", "--output", str(tmp_path / "x.safetensors")]) == 2
     assert "is for denoisers" in capsys.readouterr().err
+    assert main(["explain", str(run), "--step", "1"]) == 2
+    assert "this run trains a language model" in capsys.readouterr().err
+    config = str(run / "config.yaml")
+    assert main(["cache", str(texts), "--recipe", config, "--output", str(tmp_path / "cache")]) == 2
+    assert "nothing to cache" in capsys.readouterr().err
+    filling = ["cache", str(texts), "--recipe", config, "--output", str(tmp_path / "cache"), "--bank", "--slots", "1"]
+    assert main(filling) == 0
+    assert len(list((tmp_path / "cache" / "bank").glob("*/*.safetensors"))) >= 1
 
 
 @pytest.mark.slow
@@ -72,3 +80,21 @@ def test_the_command_trains_a_language_model_in_a_process_of_its_own(model: Path
     assert again.returncode == 0 and "trained" in again.stdout, again.stderr[-2000:]
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(model: Path, texts: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "diffpref.train"]
+    shared = [word if word != "4" else "2" for word in command(model, texts, tmp_path / "two")[1:]]
+    done = subprocess.run([*launch, *shared], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert main(command(model, texts, tmp_path / "one")) == 0
+    found = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    ]
+    assert len(found[0]) == len(found[1]) == 3
+    for two, one in zip(*found, strict=True):
+        for name in ("loss", "grad_norm", "logps/chosen", "rewards/margins"):
+            assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name

@@ -249,6 +249,7 @@ def _encoded(trainer: Trainer) -> list[Any]:
         ({"model__attention": "xformers"}, "language models take auto or native"),
         ({"adapter": {"kind": "lora", "targets": ["lm_head"]}}, "head over the vocabulary cannot be adapted"),
         ({"adapter": {"kind": "lora", "targets": ["nothing"]}}, "adapter.targets: "),
+        ({"validation": {"every": 1, "prompts": ["x"]}}, "validation.every: draws pictures"),
         ({"objective": "nll", "bank": {"slots": 1}}, "bank.roles: 'reference' is not asked"),
     ],
 )

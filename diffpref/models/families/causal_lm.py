@@ -283,10 +283,10 @@ class CausalLM(ModelFamily):
         from transformers.pytorch_utils import Conv1D
 
         linear = [
-            name
+            name.removesuffix(".base_layer")  # as it was before it was adapted
             for block in self.blocks(self.network)
             for name, module in block.named_modules()
-            if isinstance(module, nn.Linear | Conv1D)
+            if isinstance(module, nn.Linear | Conv1D) and ".lora_" not in name
         ]
         attention = [name for name in linear if "attn" in name or "attention" in name]
         return sorted({name.rsplit(".", 1)[-1] for name in attention or linear})
