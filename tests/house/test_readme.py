@@ -28,6 +28,8 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PICKSCORE, CLIP = "pickscore=bundled:shapes-pickscore", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PROMPTS = {"prompts.txt": captions("seen")[:4], "held_out.txt": captions("unseen")[:3]}
 SMALL = {  # the beginning of a command -> flags that make it small enough for a test
+    "diffpref generate data/words": "--prompts words:unseen:20",
+    "diffpref train text/words": "--training.steps 2 --training.batch_size 8",
     "diffpref generate": f"--model.path {SDXL} --model.precision fp32 --resolution 64 --candidates 2"
     f" --num_inference_steps 1 --rewards {PICKSCORE}",
     "diffpref score": "",
