@@ -12,10 +12,12 @@ from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
 from diffpref.data.items import attached
 from diffpref.data.scores import (
+    SIMILARITY,
     beats,
     judged_win_rates,
     kinds_of_scores,
     read_scores,
+    score_of,
     scored_win_rates,
     stored_win_rates,
 )
@@ -47,6 +49,7 @@ class Pair:
         occurrence: how many judgements of the same two candidates and aspect the record lists before this one.
         scores: of winner and loser, where the pair follows from scores.
         win_rates: of winner and loser: the mean probability to beat the record's candidates, itself with 1/2.
+        similarities: of winner and loser: how close their meaning is to the prompt's, where both have that score.
         others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
     """
 
@@ -60,6 +63,7 @@ class Pair:
     occurrence: int = 0
     scores: tuple[float, float] | None = field(default=None, compare=False)
     win_rates: tuple[float, float] | None = field(default=None, compare=False)
+    similarities: tuple[float, float] | None = field(default=None, compare=False)
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -70,7 +74,7 @@ class Pair:
     @property
     def columns(self) -> Mapping[str, float]:
         """Label and weight, and scores and win rates of both sides where there are any."""
-        told = {"score": self.scores, "win_rate": self.win_rates}
+        told = {"score": self.scores, "win_rate": self.win_rates, "similarity": self.similarities}
         both = {f"{side}_{what}": of[i] for what, of in told.items() if of for i, side in enumerate(SIDES)}
         return {"preference": self.probability, "weight": self.weight, **both}
 
@@ -131,7 +135,11 @@ def pair_view(
         found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, soft, left_out)
     others = {index: there for index, record in enumerate(records) if (there := attached(record))}
     pairs = Pairs(
-        replace(pair, others=others[pair.record_index]) if pair.record_index in others else pair
+        replace(
+            pair,
+            others=others.get(pair.record_index, {}),
+            similarities=_similarities(records[pair.record_index], pair),
+        )
         for pair in found
         if not (drop_identical and _identical(records, pair, left_out))
     )
@@ -141,6 +149,12 @@ def pair_view(
     if not pairs:
         raise DataError(_why_none(records, score, min_gap, aspect, left_out))
     return pairs
+
+
+def _similarities(record: Record, pair: Pair) -> tuple[float, float] | None:
+    """Return how close the meaning of either side is to the prompt's, where both were scored for that."""
+    chosen, rejected = (score_of(record.candidates[place], SIMILARITY) for place in (pair.chosen, pair.rejected))
+    return (chosen, rejected) if math.isfinite(chosen) and math.isfinite(rejected) else None
 
 
 def _identical(records: Sequence[Record], pair: Pair, left_out: Counter[str]) -> bool:

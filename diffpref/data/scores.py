@@ -12,6 +12,7 @@ from diffpref.ranking import num_unscored
 
 __all__ = [
     "FEW",
+    "SIMILARITY",
     "UNSCORED",
     "WIN_RATE",
     "beats",
@@ -25,6 +26,8 @@ __all__ = [
 
 UNSCORED = "candidates without a finite score"
 FEW = "records of fewer than two candidates"
+SIMILARITY = "similarity"
+"""The score whose values are cosines of the meanings of prompt and candidate, which weigh a pair and order nothing."""
 WIN_RATE = "win_rate"
 """The score whose values are win rates that were counted elsewhere, such as against answers that are not kept."""
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from diffpref.config import build_recipe, load_recipe
+from diffpref.core.contracts import Candidate, Record, Score
 from diffpref.core.errors import ConfigError, DataError
+from diffpref.data import write_store
 from diffpref.models import registry as families
 from diffpref.training import Trainer
 from diffpref.training.log import read_metrics
@@ -68,6 +70,36 @@ def test_additions_train_text_and_go_on_to_the_bit(text: dict[str, Any], objecti
         assert 0 < rows[0]["dpo/weight_wpo"] <= 1
     else:
         assert rows[0]["kept"] == 1 and rows[-1]["kept"] == pytest.approx(0.75)  # 3 of 4, once margins differ
+
+
+def test_pairs_are_weighed_by_scores_of_the_data(text: dict[str, Any], tmp_path: Path) -> None:
+    """MADPO by the score that ordered the pairs, Sem-DPO by another: the first losses are the weights times ln 2."""
+    close = (1.0, 0.5, 0.0, -1.0)
+    records = [
+        Record(
+            f"r{number}",
+            f"{number}? ",
+            tuple(
+                Candidate(text=word, scores=(Score("judge", "1", value), Score("similarity", "1", near)))
+                for word, value, near in (("yes ", 0.5 + number, close[number]), ("no ", 0.0, 0.0))
+            ),
+        )
+        for number in range(4)
+    ]
+    write_store(tmp_path / "store", records)
+    weighed = {**text, "data": {"source": str(tmp_path / "store"), "score": "judge"}}
+    losses = {}
+    for name, options in (("sem_dpo", {"alpha": 0.7}), ("madpo", {"tau": 2.0}), ("dpo", {})):
+        weighting = {"weighting": {name: options}} if name != "dpo" else {}
+        for objective in ([{"dpo": weighting}], [{name: options}]):
+            shape = {"steps": 1, "batch_size": 4}
+            run = {**weighed, "objective": objective, "training": shape, "output": str(tmp_path / f"{len(losses)}")}
+            (row,) = list(Trainer(build_recipe(run)).steps())
+            losses[name, len(losses)] = row["loss"] / math.log(2)
+    sem, sem_too, madpo, madpo_too, one, _ = losses.values()
+    expected = sum(math.exp(-0.7 * (1 - value)) for value in close) / 4
+    assert sem == pytest.approx(expected, rel=1e-5) and sem_too == pytest.approx(expected, rel=1e-5)
+    assert madpo == pytest.approx(madpo_too, rel=1e-6) and madpo != pytest.approx(one, rel=1e-2)
 
 
 def test_additions_train_a_denoiser(recipe_keys: Keys) -> None:
