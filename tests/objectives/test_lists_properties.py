@@ -16,11 +16,15 @@ from diffpref.core.errors import ConfigError, ShapeError
 from diffpref.objectives import registry
 
 LISTWISE = [name for name in registry.names() if "there" in registry.get(name).spec.function.__code__.co_names]
-SHIFTED = [
-    *("lipo_lambda", "lipo_pairwise", "online_ipo_1_list", "online_ipo_2_list"),
-    *("dpo_plackett_luce", "list_softmax_ce"),
-]
+SHIFTED: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("lipo_lambda", "lipo_pairwise", "online_ipo_1_list", "online_ipo_2_list")},
+    **{name: {} for name in ("dpo_plackett_luce", "list_softmax_ce")},
+    "irpo_ranking": {"length_normalize": False},
+    "cpl_kl_rank": {"bias": 1.0},
+}
 """Objectives of differences: a constant added to every log-ratio of a list changes nothing."""
+PINNED: dict[str, dict[str, Any]] = {"lipo_pointwise": {}, "cpl_kl_rank": {"bias": 0.5}}
+"""Objectives that a constant does change."""
 
 
 def call(name: str, tensors: dict[str, Tensor], **options: Any) -> Tensor:
@@ -49,11 +53,13 @@ def test_a_mask_that_leaves_one_candidate_is_refused(name: str) -> None:
         call(name, tensors)
 
 
-@pytest.mark.parametrize("name", SHIFTED)
-def test_a_constant_added_to_a_list_changes_nothing(name: str) -> None:
-    tensors = tensors_of(registry.get(name).spec)
-    shifted = {**tensors, "list_log_ratio": tensors["list_log_ratio"] + 3.7}
-    torch.testing.assert_close(call(name, shifted), call(name, tensors))
+@pytest.mark.parametrize("name", [*SHIFTED, *PINNED])
+def test_a_constant_added_to_a_list_changes_only_what_it_may(name: str) -> None:
+    for options, same in ((SHIFTED.get(name), True), (PINNED.get(name), False)):
+        if options is not None:
+            tensors = tensors_of(registry.get(name).spec)
+            shifted = {**tensors, "list_log_ratio": tensors["list_log_ratio"] + 3.7}
+            assert torch.allclose(call(name, shifted, **options), call(name, tensors, **options)) is same
 
 
 @pytest.mark.parametrize("objective", [objectives.lipo_lambda, objectives.lipo_pairwise])
