@@ -272,8 +272,8 @@ class Method(Protocol):
     """Decides what is put before the models. A frozen config; nothing is kept on ``self``.
 
     Besides what is listed here a method may have the class attributes ``accepts``, the groups that it prepares when the
-    objective names them, besides those of `needs`; and ``makes``, the data columns that `prepare` adds to
-    ``Rows.columns``, which the data then need not have.
+    objective names them, besides those of `needs`; and ``makes``, the groups and the data columns that `prepare` adds
+    to ``Rows.groups`` and ``Rows.columns``, which the data then need not have.
     """
 
     likelihood: ClassVar[str]

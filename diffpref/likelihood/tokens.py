@@ -16,7 +16,7 @@ from diffpref.core.vocabulary import Name, parse
 from diffpref.likelihood._registry import registry
 from diffpref.likelihood.head import Head, read_tokens
 
-__all__ = ["IGNORED", "TokenLikelihood", "head_tensors", "places", "read_role", "spread"]
+__all__ = ["IGNORED", "TokenLikelihood", "head_tensors", "places", "read_head", "read_role", "spread"]
 
 IGNORED = -100
 """The label of a token that is not predicted: of the prompt, and padding."""
@@ -55,7 +55,8 @@ def head_tensors(head: Head) -> dict[str, Tensor]:
     return found
 
 
-def _head(answers: Tensors) -> Head:
+def read_head(answers: Tensors) -> Head:
+    """Return the head that a role answered with."""
     cap = answers.get("head_soft_cap")
     return Head(
         answers["head_weight"],
@@ -232,8 +233,8 @@ def _read(answers: Tensors, labels: Tensor, reference: Tensors | None, collision
     where = places(labels)
     if reference is not None and "states" not in reference:
         raise ConfigError("likelihood 'tokens': a KL needs the reference's whole answer, not numbers from a bank")
-    against = None if reference is None else (reference["states"], _head(reference))
-    found = read_tokens(answers["states"], _head(answers), labels[where[0], where[1] + 1], against, collision)
+    against = None if reference is None else (reference["states"], read_head(reference))
+    found = read_tokens(answers["states"], read_head(answers), labels[where[0], where[1] + 1], against, collision)
     return {f"token_{name}": spread(values, labels, where) for name, values in found.items()}
 
 

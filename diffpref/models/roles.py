@@ -51,11 +51,11 @@ class NetworkRole:
     trainable: bool = False
     wanted: frozenset[str] = frozenset()
 
-    def __call__(self, rows: Rows, grad: bool = False) -> dict[str, Tensor]:
+    def __call__(self, rows: Rows, grad: bool = False, wanted: frozenset[str] | None = None) -> dict[str, Tensor]:
         if grad and not self.trainable:
             raise ConfigError("a frozen role was asked for gradients")
         with torch.set_grad_enabled(grad), enter(self.gate), self.autocast():
-            return self.family.answer(self.network, rows, self.wanted, self.trainable)
+            return self.family.answer(self.network, rows, self.wanted if wanted is None else wanted, self.trainable)
 
 
 @dataclass(frozen=True)

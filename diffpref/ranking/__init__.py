@@ -14,6 +14,7 @@ from diffpref.ranking.calibration import (
 )
 from diffpref.ranking.curation import curated_distribution
 from diffpref.ranking.curriculum import curriculum, curriculum_floors
+from diffpref.ranking.instances import close_then_far
 from diffpref.ranking.pairings import PAIRINGS, Pairing, adjacent, all_pairs, best_vs_worst
 from diffpref.ranking.ranks import num_unscored, order, ranks
 from diffpref.ranking.rejection import acceptance, first_round, reject_sample, tournament
@@ -37,6 +38,7 @@ __all__ = [
     "both_orders",
     "buffered_advantages",
     "calibrated_rewards",
+    "close_then_far",
     "curated_distribution",
     "curriculum",
     "curriculum_floors",

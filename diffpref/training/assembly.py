@@ -115,10 +115,10 @@ def load_batches(
     check_items(items, plan, records_per_update)  # before anything heavy is loaded, and for what is left of it
     with machine.accelerator.main_process_first():  # the others find what the first has encoded
         encoder = kind.open(recipe, records, random, machine.device, plan.names)
-        items = encoder.usable(items, plan.groups)
+        items = encoder.usable(items, plan.taken)
         check_items(items, plan, records_per_update)
         columns = plan.columns | set(plan.composition.optional)
-        batches = Batches(items, encoder, random, machine.device, plan.groups, columns, recipe.bank.slots)
+        batches = Batches(items, encoder, random, machine.device, plan.taken, columns, recipe.bank.slots)
         digest = batches.digest()
         if found is not None and "data" in found.counters:
             refuse_other_data(found.counters["data"], digest, recipe.output)

@@ -42,7 +42,7 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> N
             f"the objective and the method need the columns {', '.join(sorted(missing))}; the data give"
             f" {', '.join(sorted(given)) or 'none'}{how}"
         )
-    for group in (group for group in plan.groups if group in ATTACHED):
+    for group in (group for group in plan.taken if group in ATTACHED):
         if lacking := sum(group not in item.groups for item in items):
             raise DataError(
                 f"the objective needs a '{group}' sample with each pair, and {lacking} of {len(items)} have none; say"

@@ -46,6 +46,7 @@ class Plan:
         specs: those besides the policy, and those that the method itself asks: where their weights come from.
         view: of the data, a name of `diffpref.data.VIEWS`.
         groups: the samples of a record that are put before the models.
+        taken: those of them that the data hold; the method makes the others.
         columns: the data columns that a batch must have.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     specs: Mapping[str, RoleSpec]
     view: str
     groups: tuple[str, ...]
+    taken: tuple[str, ...]
     columns: frozenset[str]
 
     @property
@@ -98,9 +100,10 @@ def make_plan(recipe: Recipe) -> Plan:
     specs = _try(found, "roles.", lambda: resolve_roles(declared, recipe.roles))
     if family is None or adapter is None or method is None or composition is None or specs is None:
         raise ConfigError("\n".join(found))
-    likelihood, groups = likelihoods.get(kind), _groups(method, composition)
+    likelihood, taken = likelihoods.get(kind), _groups(method, composition)
+    groups = (*taken, *sorted((composition.groups & _made(method)) - set(taken)))
     found += _misfits(recipe, method, composition, kind)
-    view = _try(found, "objective", lambda: view_of(groups)) or ""
+    view = _try(found, "objective", lambda: view_of(taken)) or ""
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
     served = [str(name) for name in _asked(composition) if name.form in likelihood.provides and _is_served(name)]
@@ -117,7 +120,8 @@ def make_plan(recipe: Recipe) -> Plan:
         {name: spec for name, spec in specs.items() if name in composition.roles or spec.in_prepare},
         view,
         groups,
-        frozenset(demanded) - set(served) - frozenset(getattr(method, "makes", ())),
+        taken,
+        frozenset(demanded) - set(served) - _made(method),
     )
 
 
@@ -132,8 +136,8 @@ def _is_served(name: Name) -> bool:
 
 
 def _groups(method: Method, composition: Composition) -> tuple[str, ...]:
-    """Return the groups that are put before the models: those of the method, and of the objective as it accepts."""
-    asked = method.needs | (composition.groups & _accepts(method))
+    """Return the groups that the data must hold: those of the method, and of the objective as it accepts."""
+    asked = method.needs | (composition.groups & (_accepts(method) - _made(method)))
     order = [group for held in VIEWS.values() for group in held] + list(COMPANIONS)
     return tuple(sorted((g for g in asked if g in EVERY_GROUP), key=lambda g: (g not in order, [*order, g].index(g))))
 
@@ -141,6 +145,11 @@ def _groups(method: Method, composition: Composition) -> tuple[str, ...]:
 def _accepts(method: Method) -> frozenset[str]:
     """Return every group that a method can prepare."""
     return frozenset(method.needs | frozenset(getattr(method, "accepts", ())))
+
+
+def _made(method: Method) -> frozenset[str]:
+    """Return the groups and columns that a method makes itself."""
+    return frozenset(getattr(method, "makes", ()))
 
 
 def _watched(groups: tuple[str, ...], composition: Composition) -> Iterator[str]:
@@ -186,15 +195,16 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
-    if absent := composition.groups - _accepts(method):
-        yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(_accepts(method))}"
+    if absent := composition.groups - _accepts(method) - _made(method):
+        prepared = (_accepts(method) | _made(method)) & {*EVERY_GROUP}
+        yield f"objective: needs {_list(absent)} samples; method '{name}' prepares {_list(prepared)}"
     asked = composition.roles | {role for role, spec in method.roles.items() if spec.in_prepare}
     for role in sorted(recipe.roles.keys() - asked):
         yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
     if recipe.guards.winner_error in ("stop", "roll_back") and "reference" not in composition.roles:
         yield f"guards.winner_error: {recipe.guards.winner_error} needs a reference, which the objective does not ask"
-    if (prepared := getattr(method, "likelihood", None)) != kind:
-        told = f"prepares rows for the likelihood '{prepared}'" if prepared else "does not say for which likelihood"
+    if (read_by := getattr(method, "likelihood", None)) != kind:
+        told = f"prepares rows for the likelihood '{read_by}'" if read_by else "does not say for which likelihood"
         yield f"method: '{name}' {told}; family '{recipe.model.family}' is read by '{kind}'"
     draws, served = getattr(method, "draws", 1), [n for n in map(parse, composition.tensors) if n.kind == "model"]
     if draws > 1 and (whole := [str(n) for n in served if n.quantity in FULL]):

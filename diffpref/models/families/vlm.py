@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from diffpref.core.assets import resolve
@@ -129,6 +130,15 @@ class VisionLanguageModel(CausalLM):
         """Return the processor's tensors of pictures: ``pixel_values`` and what else the model is told of them."""
         made = self.processor.image_processor(images=list(pictures), return_tensors="pt")
         return {name: tensor for name, tensor in made.items() if isinstance(tensor, Tensor)}
+
+    @torch.no_grad()
+    def features(self, conditioning: Tensors) -> Tensor:
+        """Return (N, D) what the model's tower says of the pictures of each row, the mean over places and pictures."""
+        told = self._vision(conditioning, self.network)
+        count, each = next(iter(told.values())).shape[:2]
+        said = self.network.get_image_features(**{name: t.flatten(0, 1) for name, t in told.items()})
+        found = torch.stack([one.flatten(0, -2).float().mean(dim=0) for one in said.pooler_output])
+        return found.view(count, each, -1).mean(dim=1)
 
     def _vision(self, conditioning: Tensors, network: Network) -> dict[str, Tensor]:
         dtype = next(network.parameters()).dtype
