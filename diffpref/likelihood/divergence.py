@@ -23,7 +23,7 @@ def jensen_shannon(logps: Tensor, other: Tensor) -> Tensor:
         other: (..., V) of the other distribution.
 
     >>> round(jensen_shannon(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.9, 0.1]).log()).item(), 6)
-    0.101751
+    0.101749
     """
     middle = torch.logaddexp(logps, other) - math.log(2)
     sides = [torch.where(one > -math.inf, one.exp() * (one - middle), 0.0).sum(dim=-1) for one in (logps, other)]

@@ -208,7 +208,8 @@ def test_every_method_is_a_frozen_config_whose_defaults_fit_together(name: str) 
     method = registry.get(name)()
     assert isinstance(method, Method)
     composition = compose(method.objectives)
-    assert composition.groups <= method.needs | getattr(method, "accepts", frozenset())
+    accepted = method.needs | getattr(method, "accepts", frozenset()) | getattr(method, "makes", frozenset())
+    assert composition.groups <= accepted
     assert composition.roles <= {"policy", *method.roles}
     assert method.source and method.evidence in ("official", "paper", "secondary", "memory", "ours")
     with pytest.raises(ValidationError):
