@@ -57,7 +57,7 @@ def test_rows_are_the_chosen_then_the_rejected_noised_at_one_timestep_with_one_n
     rows = DiffusionDPO().prepare(given, context(family))
     assert rows.likelihood == "denoising" and rows.draws == 1
     assert rows.groups["chosen"].tolist() == [0, 1, 2, 3] and rows.groups["rejected"].tolist() == [4, 5, 6, 7]
-    assert rows.columns is given.columns
+    assert all(rows.columns[name] is column for name, column in given.columns.items())
     timesteps = rows.inputs["timesteps"]
     assert timesteps.dtype == torch.int64 and torch.equal(timesteps[:4], timesteps[4:])
     noise = Random(0).normal("noise", given.keys, (4, 8, 8))
