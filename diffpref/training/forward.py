@@ -34,6 +34,7 @@ class Forward:
         gradients: d loss / d of these, where the backward pass was.
         timesteps: (B,), or None where the method has none.
         keys: of the records.
+        members: metric -> (B,) 1 for the records that it is the mean of, where these are not all.
     """
 
     sums: Tensor
@@ -47,6 +48,7 @@ class Forward:
     gradients: Tensors = field(default_factory=dict)
     timesteps: Tensor | None = None
     keys: tuple[tuple[str, int], ...] = ()
+    members: Tensors = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -110,6 +112,8 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         metrics["logits/scale"] = metrics["rewards/margins"].abs()
     for group in plan.groups:
         metrics |= _watched(group, values, columns.get("list_mask"))
+    labelled, members = _by_label(plan, values, columns)
+    metrics |= labelled
     sums, weights = zip(*reduce_sums(terms), strict=True)
     losses = torch.stack([term.losses.detach() for _, _, term in terms])
     return Forward(
@@ -124,6 +128,7 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         },
         state={name: value.detach() for _, _, term in terms for name, value in (term.state or {}).items()},
         losses=losses,
+        members=members,
         read={name: values[name] for name in plan.composition.tensors if name in values and _is_number(name)},
     )
 
@@ -147,6 +152,20 @@ def _watched(group: str, values: Tensors, there: Tensor | None) -> dict[str, Ten
         there = torch.ones_like(next(iter(metrics.values()))) if there is None else there
         metrics = {name: (value * there).sum(dim=1) / there.sum(dim=1) for name, value in metrics.items()}
     return metrics
+
+
+def _by_label(plan: Plan, values: Tensors, columns: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return implicit rewards and log-likelihoods of good and of bad single samples, and which samples are which."""
+    label, ratio, logps = columns.get("label"), values.get("log_ratio"), values.get("policy_logps")
+    if plan.view != "points" or label is None:
+        return {}, {}
+    betas = [getattr(term.options, "beta", None) for term in plan.composition.terms if "log_ratio" in term.tensors]
+    told = {} if logps is None else {"logps": logps}
+    if ratio is not None and betas and betas[0] is not None:
+        told["rewards"] = float(betas[0]) * ratio
+    kinds = {"chosen": (label > 0.5).float(), "rejected": (label <= 0.5).float()}
+    names = {f"{what}/{kind}": (value, there) for what, value in told.items() for kind, there in kinds.items()}
+    return {name: value for name, (value, _) in names.items()}, {name: there for name, (_, there) in names.items()}
 
 
 def _weighted(term: Terms, columns: Tensors) -> Terms:

@@ -65,14 +65,19 @@ def update_metrics(
     names = list(seen[0].metrics)
     columns = {name: torch.cat([forward.metrics[name].reshape(-1) for forward in seen]) for name in names}
     count = torch.stack([torch.full_like(loss, len(forward.finite)) for forward in seen]).sum()
-    sums = [*(columns[name].sum().to(loss) for name in names), count]
+    members = {name: torch.cat([forward.members[name] for forward in seen]) for name in seen[0].members}
+    shown = {name: columns[name] * members[name] if name in members else columns[name] for name in names}
+    sums = [*(shown[name].sum().to(loss) for name in names), *(m.sum().to(loss) for m in members.values()), count]
     binned = _binned(seen, columns, coefficients, length)
     flat = reduce(torch.cat([torch.stack(sums), *(values.to(loss) for values in binned.values())]))
     values = torch.cat([loss.reshape(1), flat]).tolist()  # the one transfer
-    total = values[1 + len(names)]
+    parts = iter(values[1:])
+    summed = {name: next(parts) for name in names}
+    sizes, total = {name: next(parts) for name in members}, next(parts)
     metrics = {"loss": values[0]}
-    metrics |= {name: value / total for name, value in zip(names, values[1:], strict=False)}
-    parts = iter(values[2 + len(names) :])
+    metrics |= {name: value / sizes.get(name, total) for name, value in summed.items() if sizes.get(name, total)}
+    if "rewards/chosen" in sizes and {"rewards/chosen", "rewards/rejected"} <= metrics.keys():
+        metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
     tables = {name: [next(parts) for _ in range(NUM_BINS)] for name in binned}
     counts = tables.pop("count", [])
     for name, table in tables.items():

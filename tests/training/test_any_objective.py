@@ -175,6 +175,31 @@ def test_an_update_can_be_explained(recipe_keys: Keys, name: str, scored_store: 
     assert 0 < sum(absent) < 4 and all(one["list 0"].numbers["log-ratio"] != 0 for one in told)
 
 
+def test_good_and_bad_single_samples_are_logged_apart(recipe_keys: Keys, tmp_path: Path) -> None:
+    def train(size: int) -> list[dict[str, float]]:
+        shape = {"steps": 3, "batch_size": size, "accumulation": 4 // size}
+        common = {"objective": "toy_labels_remembered", "method": "denoising", "optim__learning_rate": 1e-3}
+        return run(recipe_keys(output=str(tmp_path / str(size)), training=shape, **common))[1]
+
+    rows = train(4)
+    trainer = Trainer(build_recipe(recipe_keys(objective="toy_labels_remembered", method="denoising")))
+    trainer.setup()
+    items = [trainer.batches.sampler.batch(step, 4) for step in range(3)]
+    for row, chosen in zip(rows, items, strict=True):
+        good = sum(trainer.batches.items[index].columns["label"] for index, _ in chosen)
+        kinds = {"chosen": good, "rejected": 4 - good}
+        assert {kind for kind in kinds if f"logps/{kind}" in row} == {kind for kind, number in kinds.items() if number}
+        mean = sum(row.get(f"logps/{kind}", 0) * number for kind, number in kinds.items()) / 4
+        assert mean == pytest.approx(row["logps/single"], rel=1e-5)
+        if 0 < good < 4:
+            assert row["rewards/margins"] == row["rewards/chosen"] - row["rewards/rejected"]
+    assert any("rewards/margins" in row and row["rewards/margins"] != 0 for row in rows)
+    for row, wanted in zip(train(1), rows, strict=True):
+        assert row.keys() == wanted.keys()
+        for name in {"rewards/chosen", "rewards/rejected", "rewards/margins"} & row.keys():
+            assert row[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-5)
+
+
 def test_units_are_the_draws(recipe_keys: Keys) -> None:
     trainer = Trainer(build_recipe(recipe_keys(objective="toy_units", method={"denoising": {"draws": 3}})))
     trainer.setup()
