@@ -10,7 +10,8 @@ on one thread; CPU time is counted, so that other work on the machine hardly mat
 - ``diffpref`` and ``diffpref, bank``: float32, live reference and banked one (the first pass over the data fills it and
   is not counted, as TRL's precomputing is not).
 
-``--memory`` measures peaks instead, each row in a process of its own, at a vocabulary of 49,152 and rows of 128 + 384.
+``--profile`` shows where our time goes instead; ``--memory`` measures peaks, each row in a process of its own (at a
+vocabulary of 49,152 and rows of 128 + 384 with the flags that benchmarks/text_vs_trl.md gives).
 """
 
 from __future__ import annotations
@@ -306,6 +307,26 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         return report
 
 
+def profile(given: argparse.Namespace) -> str:
+    """Return where the time of our step with a live reference goes, by operation."""
+    from torch.profiler import profile as profiler
+
+    with tempfile.TemporaryDirectory() as folder:
+        (row,) = contestants(Path(folder), given, ["diffpref"]).values()
+        for _ in range(given.warmup):
+            row.step()
+        with profiler() as seen:
+            for _ in range(given.repeats):
+                row.step()
+    found = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
+    whole = sum(one.self_cpu_time_total for one in found)
+    lines = ["| operation | share | calls a step |", "| :--- | ---: | ---: |"]
+    for one in found[:12]:
+        share = 100 * one.self_cpu_time_total / whole
+        lines.append(f"| `{one.key[:48]}` | {share:.1f} % | {one.count / given.repeats:.0f} |")
+    return "\n".join(lines)
+
+
 def peak(given: argparse.Namespace) -> None:
     """Run one row for a few updates and print its memory: before the first, and at most (MiB)."""
     with tempfile.TemporaryDirectory() as folder:
@@ -357,12 +378,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--only", nargs="*", help="rows")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="of our step, by operation")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
     if given.peak:
         peak(given)
+    elif given.profile:
+        print(profile(given))
     elif given.memory:
         same = [word for word in sys.argv[1:] if word != "--memory"]
         for name in (*TRL, *OURS):
