@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record, Score
 from diffpref.core.errors import DataError, suggest
+from diffpref.data.spans import SPANS, read_spans
 
 __all__ = ["LAYOUTS", "MEANINGS", "Text", "TextColumns", "answer_of", "common_prompt", "prompt_of", "template_of"]
 
@@ -33,6 +34,9 @@ MEANINGS = {
     "chosen_score": ("chosen_score", "score_chosen"),
     "rejected_score": ("rejected_score", "score_rejected"),
     "probability": ("probability",),
+    "gold": ("gold",),
+    "chosen_spans": ("chosen_spans",),
+    "rejected_spans": ("rejected_spans",),
     "completion": ("completion", "response"),
     "label": ("label",),
     "completions": ("completions", "responses"),
@@ -43,6 +47,7 @@ MEANINGS = {
     "annotator": ("annotator",),
 }
 """Meaning -> the names that a column of it usually has."""
+SIDES = ("chosen", "rejected")
 LAYOUTS = (
     ("chosen", "rejected"),
     ("prompt", "completions", "scores"),
@@ -51,10 +56,17 @@ LAYOUTS = (
 )
 """The sets of meanings that make a record; the first that is there is taken. Pairs may do without a prompt."""
 BESIDE: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("chosen", "rejected"): ("prompt", "chosen_score", "rejected_score", "probability"),
+    ("chosen", "rejected"): (
+        "prompt",
+        "chosen_score",
+        "rejected_score",
+        "probability",
+        "gold",
+        *(f"{side}_spans" for side in SIDES),
+    ),
 }
 ALWAYS = ("id", "tools", "images", "weight", "annotator")
-MESSAGES, ANSWERS, TOOLS = "messages", "answers", "tools"
+MESSAGES, ANSWERS, TOOLS, GOLD = "messages", "answers", "tools", "gold"
 """Keys of a record's meta."""
 SCORE = "score"
 """The name of scores that a table gives."""
@@ -183,6 +195,10 @@ class TextColumns:
             texts = [str(c[0]["content"]) if single and c else json.dumps(c, ensure_ascii=False) for c in conversations]
         if (tools := given.optional("tools")) is not None:
             meta[TOOLS] = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+        if len(answers) > len(SIDES) and "chosen" in self.names:
+            meta[GOLD] = str(len(SIDES))
+        if marked := given.spans(texts):
+            meta[SPANS] = json.dumps(marked)
         candidates = tuple(
             Candidate(
                 text=text,
@@ -212,7 +228,8 @@ class TextColumns:
             if prompt is None or isinstance(prompt, str) != isinstance(chosen, str):
                 prompt = common_prompt(chosen, rejected)
                 chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-            scores = [row.number(f"{side}_score") for side in ("chosen", "rejected")]
+            scores = [row.number(f"{side}_score") for side in SIDES]
+            gold = [row.text("gold")] if row.optional("gold") is not None else []
             probability = row.number("probability", 0.0, 1.0)
             weight, annotator = row.number("weight", 0.0), row.optional("annotator")
             judgement = Judgement(
@@ -222,7 +239,8 @@ class TextColumns:
                 1.0 if weight is None else weight,
                 "" if annotator is None else str(annotator),
             )
-            return prompt, [chosen, rejected], scores, [None, None], (judgement,)
+            more: list[None] = [None] * len(gold)
+            return prompt, [chosen, rejected, *gold], [*scores, *more], [None, None, *more], (judgement,)
         if "completions" in self.names:
             answers = row.texts("completions")
             return row.text("prompt"), answers, row.numbers("scores", len(answers)), [None] * len(answers), ()
@@ -273,6 +291,17 @@ class _Row:
             else:
                 raise self._fail("images", "pictures: paths, bytes, or {bytes, path}", one)
         return tuple(found)
+
+    def spans(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return the marked parts of both sides: candidate -> spans."""
+        found = {}
+        for number, side in enumerate(SIDES):
+            if value := self.optional(f"{side}_spans"):
+                try:
+                    found[str(number)] = [vars(span) for span in read_spans(value, texts[number])]
+                except DataError as error:
+                    raise DataError(f"{self.where}: column '{self.names[f'{side}_spans']}': {error}") from error
+        return found
 
     def number(self, meaning: str, low: float = -math.inf, high: float = math.inf) -> float | None:
         value = self.optional(meaning)

@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from diffpref.core.randomness import Random
 from diffpref.core.vocabulary import parse
 from diffpref.data import Item
 from diffpref.data.images import picture_bytes, read_picture
+from diffpref.data.spans import CORRECT, spans_of, token_marks
 from diffpref.data.texts import answer_of, prompt_of, template_of
 from diffpref.likelihood.tokens import IGNORED
 from diffpref.models import open_family
@@ -39,10 +40,11 @@ KEPT = 256
 
 @dataclass(frozen=True)
 class Encoded:
-    """A record's tokens: of its prompt, and candidate -> of its completion."""
+    """A record's tokens: of its prompt, and candidate -> of its completion; and where marked, marks of its tokens."""
 
     prompt: tuple[int, ...]
     completions: Mapping[int, tuple[int, ...]]
+    marks: Mapping[int, Sequence[tuple[int, bool]]] = field(default_factory=dict)
 
 
 @registry.register("tokens")
@@ -68,7 +70,7 @@ class TokenEncoder:
         if data.max_length is not None and self.max_length < data.max_length:
             logger.warning("data.max_length: the model reads %d tokens, not %d", self.max_length, data.max_length)
         self.encoded: dict[int, Encoded] = {}
-        self.longest = 0
+        self.longest, self.marked = 0, False
         self._seen: dict[int, dict[str, Tensor]] = {}
 
     @classmethod
@@ -112,6 +114,7 @@ class TokenEncoder:
         kept = [item for item in items if item.record_index in self.encoded]
         if not kept:
             raise DataError(f"no text fits into data.max_length {self.max_length}")
+        self.marked = any(one.marks for one in self.encoded.values())
         self.longest = max(len(one.prompt) + max(map(len, one.completions.values())) for one in self.encoded.values())
         return kept
 
@@ -131,7 +134,18 @@ class TokenEncoder:
         for name in ("lost the beginning of their prompt", "lost the end of a completion"):
             if not counts[name]:
                 del counts[name]
-        self.encoded[index] = Encoded(fitted.prompt, dict(zip(numbers, fitted.completions, strict=True)))
+        marks = {
+            number: self._marks(record, number, ids)
+            for number, ids in zip(numbers, completions, strict=True)
+            if spans_of(record, number)
+        }
+        self.encoded[index] = Encoded(fitted.prompt, dict(zip(numbers, fitted.completions, strict=True)), marks)
+
+    def _marks(self, record: Record, number: int, ids: Sequence[int]) -> list[tuple[int, bool]]:
+        """Return the marks of a completion's tokens, before anything is cut off."""
+        read = self.family.tokenizer.decode
+        pieces = [read(ids[: count + 1], skip_special_tokens=True) for count in range(len(ids))]
+        return token_marks(pieces, record.candidates[number].text or "", spans_of(record, number))
 
     def encode(self, items: Sequence[Item], groups: Sequence[str]) -> None:
         """Everything is done by `usable`."""
@@ -198,7 +212,24 @@ class TokenEncoder:
             for name, tensor in vision.items():
                 tensors[name] = tensor if each == 1 else tensor.unsqueeze(1).expand(-1, each, *tensor.shape[1:])
             conditioning[group] = Conditioning(tensors).to(self.device)
-        return Batch(tuple(keys), media, conditioning, {}, Conditioning({}))
+        return Batch(tuple(keys), media, conditioning, self._marked(shown, length), Conditioning({}))
+
+    def _marked(self, shown: Shown, length: int) -> dict[str, Tensor]:
+        """Return for each side (B, T) severity (``_token_score``) and misread pictures (``_token_label``) of tokens."""
+        columns: dict[str, Tensor] = {}
+        for group in shown if self.marked else ():
+            if group in ("", "list"):
+                continue
+            values = torch.zeros(len(shown[group]), length, 2)
+            for row, (place,) in enumerate(shown[group]):
+                if place is not None:
+                    one = self.encoded[place.record]
+                    count = min(len(one.completions[place.candidate]), length)
+                    marks = one.marks.get(place.candidate, [(CORRECT, False)] * count)
+                    values[row, :count] = torch.tensor(marks[:count], dtype=torch.float32)
+            for name, value in zip(("score", "label"), values.unbind(dim=2), strict=True):
+                columns[f"{group}_token_{name}"] = value.to(self.device)
+        return columns
 
     def _row(self, item: Item, place: Place | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return prompt and completion; a companion comes under the item's own prompt, cut where it must be."""
