@@ -36,6 +36,7 @@ SMALL = {  # the beginning of a command -> flags that make it small
     "diffpref index": "",
     "diffpref generate": "--resolution 64 --candidates 2 --num_inference_steps 1 --model.precision fp32",
     "diffpref list": "",
+    "diffpref loop": "--rounds 1 --prompts words:unseen:24 --set training.training.steps=1",
     "diffpref score": "",
     "diffpref train": FEW,
     "diffpref validate": "",
