@@ -148,7 +148,7 @@ def test_row_36_every_input_of_an_answer_is_part_of_the_banks_fingerprint(
     other.setup()
     assert place(other) == start, "a run with the same settings shares the bank"
     moved = Trainer(build_recipe({**keys, "output": str(tmp_path / "moved")}))
-    from diffpref.training import trainer as module
+    from diffpref.training import assembly as module
 
     opened = module.open_family
 
