@@ -17,6 +17,7 @@ vocabulary of 49,152 and rows of 128 + 384 with the flags that benchmarks/text_v
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -266,6 +267,9 @@ def contestants(folder: Path, given: argparse.Namespace, names: list[str]) -> di
     if given.adapter == "lora":
         start = {k: p.detach().clone() for k, p in first.trainer.bare.named_parameters() if "lora_" in k}
         lora = {"targets": sorted(first.trainer.bare.peft_config["default"].target_modules), "start": start}
+    if not set(names) & OURS.keys():  # what only gave order and start is not to be in the memory of others
+        del first, ours
+        gc.collect()
     found: dict[str, Any] = {}
     for name in names:
         if name in OURS:

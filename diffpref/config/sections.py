@@ -78,6 +78,9 @@ class Adapter(Section):
     heads: Text | None = Field(
         default=None, description="folder of value and mask heads to begin with; objectives that read one train one"
     )
+    head_size: PositiveInt = Field(
+        default=4, description="degrees that a head of SPO tells apart, or numbers of GPM's embedding"
+    )
     head_learning_rate_scale: Positive = Field(
         default=1.0, description="learning rate of heads, as a multiple of optim.learning_rate; OREO's LoRA takes 20"
     )

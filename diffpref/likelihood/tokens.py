@@ -22,6 +22,8 @@ IGNORED = -100
 """The label of a token that is not predicted: of the prompt, and padding."""
 SUMS = ("logps", "log_ratio", "kl", "collision")
 """What is a sum over the tokens of a completion, and is there of each token too."""
+OF_ROWS = frozenset({"score", "logits", "embedding"})
+"""What heads say of whole rows."""
 SUMMED = frozenset(f"token_{name}" for name in SUMS)
 JOINT = frozenset({"kl", "token_kl"})
 """Quantities for which two models are needed at once, so that their hidden states are kept."""
@@ -105,6 +107,7 @@ class TokenLikelihood:
             "token_value",
             "token_weight",
             "token_kl_weight",
+            *OF_ROWS,
             "length",
             "token_mask",
         }
@@ -136,6 +139,7 @@ class TokenLikelihood:
         - ``<role>_<group>_token_value``: what the role's value head says before each of these tokens.
         - ``<role>_<group>_token_weight``, ``..._token_kl_weight``: what its mask heads say there; of a role that is not
           trained, the mask of its activations.
+        - ``<role>_<group>_score``, ``..._logits`` and ``..._embedding``: what the role's heads say of whole rows.
         - ``<group>_length``: how many tokens the completion has; ``<group>_token_mask``: 1 at each of them.
 
         Sums are (B,) or, for ``list``, (B, K): row ``rows.groups[group]``, for pointwise names ``rows.groups[""]``.
@@ -199,7 +203,7 @@ class TokenLikelihood:
             elif role in said:
                 continue
             else:
-                own = {k: v for k, v in answers.items() if k.startswith("token_")}
+                own = {k: v for k, v in answers.items() if k.startswith("token_") or k in OF_ROWS}
                 joint = "kl" in needed[role]
                 found = _read(answers, labels, outputs["reference"] if joint else None, "collision" in needed[role])
                 if joint:
@@ -248,7 +252,7 @@ def _of_labels(name: Name, labels: Tensor) -> Tensor:
 def _check_shapes(role: str, numbers: Tensors, labels: Tensor) -> None:
     for name, value in numbers.items():
         expected = labels.shape if name.startswith("token_") else labels.shape[:1]
-        if value.shape != expected:
+        if value.shape[: len(expected)] != expected:
             raise ShapeError(
                 f"likelihood 'tokens': {name} of '{role}' is {tuple(value.shape)}, expected {tuple(expected)}"
             )

@@ -94,12 +94,13 @@ class ModelFamily(ABC):
             trained: whether the role that asks is trained, and so has the heads that are.
         """
 
-    def install_heads(self, wanted: frozenset[str], start: str | None = None) -> list[nn.Parameter]:
+    def install_heads(self, wanted: frozenset[str], start: str | None = None, size: int = 1) -> list[nn.Parameter]:
         """Add the heads that say what is wanted of the policy; return their parameters, none where none is wanted.
 
         Args:
             wanted: quantities that the objectives name.
             start: folder of heads to begin with.
+            size: numbers of a row's logits or embedding.
 
         Raises:
             ConfigError: ``start`` holds other heads.

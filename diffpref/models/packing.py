@@ -102,6 +102,7 @@ class Layout:
         shape: (N, T) without padding in front.
         states: from the single row to the states before each predicted token, in the order of
             `diffpref.likelihood.tokens.places`.
+        ends: from the single row to the states of the last tokens of rows.
     """
 
     ids: Tensor
@@ -110,6 +111,7 @@ class Layout:
     back: Tensor
     shape: tuple[int, int]
     states: Copies
+    ends: Copies
 
 
 def lay_out(ids: Tensor, labels: Tensor, mask: Tensor) -> Layout | None:
@@ -157,6 +159,7 @@ def lay_out(ids: Tensor, labels: Tensor, mask: Tensor) -> Layout | None:
         back=rows.first,
         shape=(len(tokens), index.shape[1]),
         states=Copies.of(before, size, device),
+        ends=Copies.of(index.max(axis=1, initial=-1, where=index >= 0), size, device),
     )
 
 
@@ -220,7 +223,7 @@ def attach(network: Network) -> bool:
         good = layout is not None and is_attached(network)
         if good and layout is not None:
             try:
-                found, _ = run(network, layout)
+                found, _, _ = run(network, layout)
             except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
                 good = False  # an architecture that does not hand the layout down, or has other inputs
             else:
@@ -246,8 +249,9 @@ def is_attached(network: Network) -> bool:
     return bool(getattr(network.config.get_text_config(), "_attn_implementation", None) == ATTENTION)
 
 
-def run(network: Network, layout: Layout, layers: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Return the hidden states (M, D) before each predicted token and, where asked, those of every layer, (M, L, D)."""
+def run(network: Network, layout: Layout, layers: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return hidden states: (M, D) before each predicted token; where asked those of every layer, (M, L, D); (N, D) of
+    the last token of each row."""
     found = network.base_model(
         input_ids=layout.ids,
         position_ids=layout.positions,
@@ -256,8 +260,8 @@ def run(network: Network, layout: Layout, layers: bool = False) -> tuple[Tensor,
         **({"output_hidden_states": True} if layers else {}),
         **{KEYWORD: layout},
     )
-    states = gather(found.last_hidden_state[0], layout.states)
+    states, ends = (gather(found.last_hidden_state[0], copies) for copies in (layout.states, layout.ends))
     if not layers:
-        return states, None
+        return states, None, ends
     each = [one[0].detach().index_select(0, layout.states.index) for one in found.hidden_states[1:]]
-    return states, torch.stack(each, dim=1)
+    return states, torch.stack(each, dim=1), ends

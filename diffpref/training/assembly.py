@@ -149,7 +149,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     network = _spread(recipe, family, placed, machine)
     trained = {"policy": adapter.parameters(Held(bare))}
     trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
-    heads = family.install_heads(plan.wanted["policy"], recipe.adapter.heads)
+    heads = family.install_heads(plan.wanted["policy"], recipe.adapter.heads, recipe.adapter.head_size)
     trained |= {HEADS: heads} if heads else {}
     optimizer = make_optimizer(recipe.optim, trained, machine.device)
     for name, group in zip(trained, optimizer.param_groups, strict=True):

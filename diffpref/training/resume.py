@@ -88,6 +88,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "adapter.start",
         "adapter.heads",
         "adapter.head_learning_rate_scale",
+        "adapter.head_size",
         "roles",
         "bank.slots",
         "bank.roles",

@@ -190,3 +190,38 @@ def test_heads_are_refused_where_they_say_nothing_or_do_not_fit(text_keys: Keys,
         run(text_keys("dpo", adapter={"heads": str(tmp_path / "small")}))
     with pytest.raises(ModelError, match="holds no heads that can be loaded"):
         load_heads(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("objective", ["bradley_terry", "gpm", "sparsepo"])
+def test_objectives_of_heads_train_by_name(text_keys: Keys, objective: str) -> None:
+    shape = {"steps": 8, "batch_size": 8}
+    trainer, rows = run(text_keys(objective, training=shape, adapter={"head_size": 2}))
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["grad_norm/heads"] > 0 and rows[-1]["grad_norm"] > 0
+    saved = load_heads(trainer.output / "heads")
+    assert saved.says == trainer.family.heads.says and saved.size == 2
+    _, expected = run(text_keys(objective, "shares", training={"steps": 8, "batch_size": 2, "accumulation": 4}))
+    for row, wanted in zip(expected, rows, strict=True):
+        if objective != "gpm":  # whose size is another there
+            assert row["loss"] == pytest.approx(wanted["loss"], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_a_score_is_of_the_last_token_of_its_row(even: bool) -> None:
+    from diffpref.core.contracts import Conditioning, Rows
+    from diffpref.models.attention import set_attention
+    from diffpref.models.families.causal_lm import CausalLM
+
+    family = CausalLM.tiny()
+    assert set_attention(family.network, "auto") == "rows"
+    family.even = even
+    family.install_heads(frozenset({"score"}))
+    assert family.heads is not None
+    torch.nn.init.normal_(family.heads.parts["score_weight"], generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[3, 4, 5, 6, 7], [3, 4, 8, 0, 0], [0, 0, 0, 0, 0]])
+    labels = torch.tensor([[-100, -100, 5, 6, 7], [-100, -100, 8, -100, -100], [-100] * 5])
+    told = Conditioning({"attention_mask": (ids > 0).long()})
+    asked = Rows("tokens", {"ids": ids, "labels": labels}, told, {"": torch.arange(3)})
+    found = family.answer(family.network, asked, frozenset({"score"}), trained=True)["score"]
+    for number, length in enumerate((5, 3)):
+        state = family.network.base_model(ids[number : number + 1, :length]).last_hidden_state[0, -1]
+        torch.testing.assert_close(found[number], (family.heads.parts["score_weight"][0] * state).sum())

@@ -75,20 +75,21 @@ class Completions(nn.Module):
             vision: a processor's tensors of the prompts' pictures, (N, pictures, ...) each.
         """
         layers = "token_weight" in wanted if heads is None else heads.needs_layers
-        states, each = self._states(ids, labels, mask, layers, vision or {})
+        states, each, ends = self._states(ids, labels, mask, layers, vision or {})
         found = read_role(states, head_of(self.network), labels, wanted)
         where = places(labels)
         said: dict[str, Tensor] = {}
         if heads is not None:
-            said = heads(states, each)
+            said = heads(states, each, ends)
         elif each is not None:
             said = {"token_weight": activation_weights(each, where[0], len(labels))}
-        return found | {name: spread(values, labels, where) for name, values in said.items()}
+        tokens = {name: value for name, value in said.items() if name.startswith("token_")}
+        return found | said | {name: spread(values, labels, where) for name, values in tokens.items()}
 
     def _states(
         self, ids: Tensor, labels: Tensor, mask: Tensor, layers: bool, vision: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the states (M, D) before each predicted token and, where asked, those of every layer (M, L, D)."""
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return states: (M, D) before predicted tokens, (M, L, D) of every layer where asked, (N, D) at the ends."""
         packs = not self.even and not vision and is_attached(self.network)
         layout = lay_out(ids, labels, mask) if packs else None
         if layout is not None:
@@ -102,10 +103,12 @@ class Completions(nn.Module):
         told |= {name: tensor[there].flatten(0, 1) for name, tensor in vision.items()}
         hidden = decoder_of(self.network)(**told)
         row, place, _ = places(labels)
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+        ends = hidden.last_hidden_state[torch.arange(len(last), device=last.device), last]
         if not layers:
-            return hidden.last_hidden_state[row, place], None
+            return hidden.last_hidden_state[row, place], None, ends
         each = [one.detach()[row, place] for one in hidden.hidden_states[1:]]
-        return hidden.last_hidden_state[row, place], torch.stack(each, dim=1)
+        return hidden.last_hidden_state[row, place], torch.stack(each, dim=1), ends
 
 
 @registry.register("causal_lm")
@@ -209,14 +212,14 @@ class CausalLM(ModelFamily):
             raise ConfigError("the family's 'text' is not loaded; load it with parts=(..., 'text')")
         return encode_completions(self.tokenizer, prompt, completions, **template)
 
-    def install_heads(self, wanted: frozenset[str], start: str | None = None) -> list[nn.Parameter]:
+    def install_heads(self, wanted: frozenset[str], start: str | None = None, size: int = 1) -> list[nn.Parameter]:
         says = frozenset(wanted & HEADS.keys())
         if not says:
             if start is not None:
                 raise ConfigError("adapter.heads: the objective asks nothing of a head; leave it out")
             return []
         config = self.network.config.get_text_config()
-        heads = Heads(config.hidden_size, config.num_hidden_layers, says) if start is None else load_heads(start)
+        heads = Heads(config.hidden_size, config.num_hidden_layers, says, size) if start is None else load_heads(start)
         if (heads.width, heads.layers, heads.says) != (config.hidden_size, config.num_hidden_layers, says):
             raise ConfigError(
                 f"adapter.heads: {start} holds heads of another model, or {', '.join(sorted(heads.says))}"
