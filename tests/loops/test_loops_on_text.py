@@ -225,3 +225,21 @@ def test_a_loop_over_data_runs(name: str, tmp_path: Path) -> None:
         changes["prompts"] = None
     run_loop(recipe(tmp_path / "loop", name, loop=DATA[name], **changes))
     assert all(math.isfinite(loss) for number in (0, 1) for loss in losses(tmp_path / "loop", number))
+
+
+@pytest.mark.slow
+def test_a_loop_over_pictures_mixes_predictions_and_is_held_to_the_initial_model(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "model": {"family": "sdxl", "path": "bundled:shapes-sdxl"},
+        "prompts": "shapes:seen:8",
+        "judge": "oracle",
+        "sampling": {"num_inference_steps": 2, "guidance_scale": 1.5, "batch_size": 4},
+        "training": {"adapter": {"rank": 2}, "training": {"batch_size": 2, "steps": 1}},
+    }
+    run_loop(recipe(tmp_path, "nash_md", loop={"mixture": 0.5}, **values))
+    for record in store(tmp_path, 1):
+        own, mixed = record.candidates[0], record.candidates[2]
+        assert own.bytes and mixed.bytes and "mixed 0.5 with sdxl bundled:shapes-sdxl" in mixed.generator
+        assert "lora" in own.generator and "mixed" not in own.generator
+    roles = load_recipe(folder(tmp_path, 1) / "run" / "config.yaml").roles
+    assert roles["reference"].source == "initial"
