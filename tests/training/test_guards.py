@@ -48,7 +48,8 @@ def toys() -> Iterator[list[float]]:
     @objective("toy_factor", kind="supervised", source="ours", evidence="ours")
     def factor(*, policy_chosen_logps: Tensor) -> Tensor:
         """Times the next factor."""
-        return -policy_chosen_logps * (factors.pop(0) if factors else 1.0)
+        real = policy_chosen_logps.requires_grad  # and not a stand-in's
+        return -policy_chosen_logps * (factors.pop(0) if factors and real else 1.0)
 
     yield factors
     for name in [name for name in registry._things if name.startswith("toy_")]:
