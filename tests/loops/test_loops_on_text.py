@@ -243,3 +243,22 @@ def test_a_loop_over_pictures_mixes_predictions_and_is_held_to_the_initial_model
         assert "lora" in own.generator and "mixed" not in own.generator
     roles = load_recipe(folder(tmp_path, 1) / "run" / "config.yaml").roles
     assert roles["reference"].source == "initial"
+
+
+@pytest.mark.slow
+def test_whole_networks_are_looped_over_and_extrapolated(tmp_path: Path) -> None:
+    training = {
+        "adapter": {"kind": "full"},
+        "optim": {"learning_rate": 1e-3},
+        "training": {"batch_size": 4, "steps": 1},
+    }
+    run_loop(recipe(tmp_path, "apo_accelerated", loop={"momentum": 0.5, "candidates": 3}, rounds=3, training=training))
+    first, second, beyond = (
+        load_file(folder(tmp_path, number) / where / "model.safetensors")
+        for number, where in ((0, "run/model"), (1, "run/model"), (1, "next/model"))
+    )
+    for name, tensor in beyond.items():
+        torch.testing.assert_close(tensor, 1.5 * second[name] - 0.5 * first[name], rtol=1e-4, atol=1e-6)
+    last = load_recipe(folder(tmp_path, 2) / "run" / "config.yaml")
+    assert last.model.path == str(folder(tmp_path, 1) / "next" / "model")
+    assert losses(tmp_path, 2)[0] == pytest.approx(math.log(2), abs=1e-6)
