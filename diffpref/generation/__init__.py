@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffpref.generation.candidates import Sample, generate
+from diffpref.generation.hallucinated import with_hallucinations
 from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.prompts import load_prompts
 from diffpref.generation.recipe import GenerationRecipe
@@ -19,4 +20,5 @@ __all__ = [
     "score_records",
     "score_store",
     "summarise_scores",
+    "with_hallucinations",
 ]

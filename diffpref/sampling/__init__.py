@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from diffpref.sampling.hidden import HiddenSampler, HiddenSettings
 from diffpref.sampling.mixture import GeometricMixture, MixedRole, mixture_of
 from diffpref.sampling.sampler import Sampler, SamplerSettings, sample_latents
 from diffpref.sampling.text import TextSampler, TextSettings
 
 __all__ = [
     "GeometricMixture",
+    "HiddenSampler",
+    "HiddenSettings",
     "MixedRole",
     "Sampler",
     "SamplerSettings",

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from diffpref.core.errors import ConfigError, DataError
 
-__all__ = ["Encode", "KeyedDraw", "MakeProcessor", "Processor", "TextSampler", "TextSettings", "nucleus"]
+__all__ = [
+    "Encode",
+    "KeyedDraw",
+    "MakeProcessor",
+    "Processor",
+    "TextSampler",
+    "TextSettings",
+    "nucleus",
+    "plain_generation",
+]
 
 Encode: TypeAlias = Callable[[str], Sequence[int]]
 """A prompt to the token ids after which the model answers."""
@@ -216,7 +225,7 @@ class TextSampler:
         device = next(self.network.parameters()).device
         ids, mask = ids.to(device), mask.to(device)
         draw = KeyedDraw(seeds, width, self.settings)
-        with _plain(self.network) as network:
+        with plain_generation(self.network) as network:
             found = network.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -234,7 +243,7 @@ class TextSampler:
 
 
 @contextmanager
-def _plain(network: Any) -> Iterator[Any]:
+def plain_generation(network: Any) -> Iterator[Any]:
     """Take away what a checkpoint says of generation, penalties and temperatures among it, and dropout."""
     from transformers import GenerationConfig
 
