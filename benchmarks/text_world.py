@@ -52,6 +52,8 @@ WIN_RATE = "words_win_rate"
 """A third: how often an answer beats those of its instruction, by the judge's probabilities."""
 SCORES = {"curated_retraining": MARGIN, "gpo": MARGIN, "lipo_pointwise": WIN_RATE}
 """What objectives read that take a score for a logit or a win rate: by the judge's own, nearly all answers are good."""
+WITH_PEER = ("ofs_dpo",)
+"""What trains a second network, which by default is an adapter: here a copy of the whole decoder."""
 GROUPS = ("", "chosen", "rejected", "list", "mismatched", "gold", "calibration")
 PAIR_COLUMNS = {f"{side}_{told}" for side in ("chosen", "rejected") for told in ("score", "win_rate")}
 HELD = PAIR_COLUMNS | {"label", "list_scores", "list_win_rate", "ranks", "weight"}
@@ -145,6 +147,7 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
             "adapter": {"kind": "full"},
             "method": "language",
             "objective": [name],
+            "roles": {"peer": {"source": "copy"}} if name in WITH_PEER else {},
             "data": {
                 "source": str(work / "data"),
                 "score": told,
@@ -159,7 +162,7 @@ def recipe_of(name: str, work: Path, budget: Budget, learning_rate: float) -> Re
 def run(name: str, work: Path, budget: Budget, learning_rate: float, start: dict[str, Any]) -> dict[str, Any]:
     """Train and judge; what has been done with the same code and budget is read instead."""
     code = inspect.getsource(registry.get(name).spec.function)
-    told = [SCORES[name]] if name in SCORES else []
+    told = [SCORES[name]] if name in SCORES else ["peer"] if name in WITH_PEER else []
     setting = json.dumps([code, asdict(budget), learning_rate, *told], sort_keys=True)
     digest = hashlib.blake2b(setting.encode(), digest_size=8).hexdigest()
     kept = work / "results" / f"{name}@{learning_rate:g}.json"
