@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+
+from diffpref.objectives import discopop
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -61,7 +65,14 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
 
     broken = {**run(0.0), "error": "DataError: no pairs"}
     del broken["win"], broken["right"], broken["facts"]
-    kinds = {"dpo": "pairwise", "kto": "pointwise", "nll": "supervised", "ipo": "pairwise", "spo": "step"}
+    kinds = {
+        "dpo": "pairwise",
+        "kto": "pointwise",
+        "nll": "supervised",
+        "ipo": "pairwise",
+        "spo": "step",
+        "online_kl": "step",
+    }
     numbers = {
         "budget": {"prompts": 1, "answers": 2, "steps": 3, "batch_size": 4, "learning_rate": 1e-5, "held_out": 5}
         | {"draws": 2},
@@ -71,6 +82,7 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
             "dpo": [run(0.51)],
             "kto": [run(0.5), run(0.45, 3e-5)],
             "nll": [run(0.6)],
+            "online_kl": [run(0.5)],
             "ipo": [broken],
         },
         "refused": {"spo": "needs segments"},
@@ -81,4 +93,13 @@ def test_the_table_counts_and_shows_the_evidence(monkeypatch: pytest.MonkeyPatch
     assert "| (the start) | 90.0 | 80.0 |" in text and "| `nll` | 97.0 | 80.0 |" in text
     below = text.split("## Not above one half")[1]
     assert "`kto` | 3e-05 | 47.0 %" in below and "`ipo` | 1e-05 | DataError: no pairs" in below and "`dpo`" not in below
-    assert "- `spo` (step): needs segments" in below and "5 minutes" in text
+    assert "- `spo` (step): needs segments" in below and "6 minutes" in text
+    assert "- `online_kl`: a penalty" in below
+
+
+def test_discopop_begins_by_unlearning_as_the_table_says() -> None:
+    ratio = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    discopop(chosen_log_ratio=ratio, rejected_log_ratio=torch.zeros_like(ratio), beta=0.1).sum().backward()
+    assert ratio.grad is not None
+    assert ratio.grad.item() == pytest.approx(0.1 * ((1 - math.log(2)) / (4 * 0.05) - 0.75))
+    assert ratio.grad.item() > 0.078
