@@ -8,13 +8,22 @@ __all__ = ["COUNTED", "table"]
 
 COUNTED = ("pairwise", "pointwise", "listwise")
 PENALTY = "a penalty for other objectives to be added to: none, and without gradient, where the policy is the reference"
+SCORER = "trains a scorer, a head beside the decoder, not what the decoder answers"
+FOLLOWER = "follows the gradient of a scorer; here that is a head of random weights which is trained along"
 NOTES = {
+    "alignprop": FOLLOWER,
+    "bradley_terry": SCORER,
+    "bradley_terry_ties": SCORER,
     "chosen_floor": PENALTY,
     "discopop": "where policy and reference agree, its loss rises with the margin: its slope over beta times margin is"
     " (1 - ln 2) / (4 tau) - 3/4 there, +0.78 at its tau of 0.05, so that it begins by unlearning the chosen answers",
+    "draft": FOLLOWER,
+    "gpm": SCORER,
     "kl_penalty": PENALTY,
     "log_ratio_penalty": PENALTY,
     "online_kl": PENALTY,
+    "refl": FOLLOWER,
+    "reward_plackett_luce": SCORER,
 }
 """Why an objective does not win, where the formula says so."""
 
