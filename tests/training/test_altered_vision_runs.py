@@ -182,3 +182,32 @@ def test_wrong_options_are_told(keys: Keys, method: Any, line: str) -> None:
 def test_objectives_of_other_samples_are_refused(keys: Keys) -> None:
     with pytest.raises(ConfigError, match="needs mismatched, single samples; method 'vdpo' prepares chosen, rejected"):
         Trainer(build_recipe(keys("vdpo", objective="kto"))).setup()
+
+
+def test_clips_are_altered_in_time(keys: Keys, tmp_path: Path) -> None:
+    source = write(tmp_path)
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["images"] = [f"{(number + k) % 8}.png" for k in range(3)]
+    clips = tmp_path / "clips.jsonl"
+    clips.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepared_rows = prepared(
+        Trainer(build_recipe(keys({"vdpo": {"alterations": ["reverse"]}}, data={"source": str(clips)})))
+    )
+    pixels = prepared_rows.conditioning.tensors[PIXELS]
+    assert pixels.shape[1:] == (3, 3, 16, 16)
+    assert torch.equal(pixels[prepared_rows.groups["rejected"]], pixels[prepared_rows.groups["chosen"]].flip(1))
+
+
+def test_the_pair_s_label_is_not_that_of_the_pictures_and_its_weight_stays(keys: Keys, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in write(tmp_path).read_text().splitlines()]
+    soft = tmp_path / "soft.jsonl"
+    soft.write_text("".join(json.dumps({**row, "probability": 0.75, "weight": 2.0}) + "\n" for row in rows))
+    data = {"source": str(soft)}
+    plain = prepared(Trainer(build_recipe(keys("vdpo", data=data))))
+    assert "preference" not in plain.columns and plain.columns["weight"].tolist() == [2.0] * 4
+    weighed, bare = (
+        prepared(Trainer(build_recipe(keys("pami_vdpo", data=given)))).columns["weight"]
+        for given in (data, {"source": str(tmp_path / "pairs.jsonl")})
+    )
+    torch.testing.assert_close(weighed, 2 * bare)
