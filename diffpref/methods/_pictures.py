@@ -1,7 +1,7 @@
 """Altered pictures: pure functions of pixels and a keyed draw, for methods that compare what a model saw.
 
 Pixels are (..., C, H, W) of one record: a picture, several of them, frames of a clip, or a picture in parts. All
-are altered alike. What a picture is filled with is its own mean, a colour a channel.
+are altered alike. What an alteration fills in is the picture's own mean, a colour a channel.
 """
 
 from __future__ import annotations
@@ -72,23 +72,25 @@ def replace_pixels(conditioning: Conditioning, method: str, change: Callable[[Te
 
 
 def corrupt(pixels: Tensor, share: float, draw: Draw, block: int = 1) -> Tensor:
-    """Replace a random share of the pixels of each picture by the picture's mean.
+    """Replace a random share of the pixels of each picture by the picture's mean, one number for all channels.
 
     Args:
         pixels: (..., C, H, W).
-        share: of the places, 0 to 1; the number of places is rounded.
+        share: of the places, 0 to 1; the number of places is rounded down.
         draw: keyed.
         block: side of the squares that are replaced, in pixels.
+
+    Source: zhyang2226/OPA-DPO ``dpo_trainer.py: mask_single_image``.
     """
     height, width = pixels.shape[-2:]
     rows, columns = -(-height // block), -(-width // block)
     flat = pixels.reshape(-1, *pixels.shape[-3:])
     hidden = np.zeros((len(flat), rows * columns), bool)
     for one in hidden:
-        one[draw.permutation(rows * columns)[: round(share * rows * columns)]] = True
+        one[draw.permutation(rows * columns)[: int(share * rows * columns)]] = True
     squares = torch.from_numpy(hidden).view(-1, 1, rows, columns).to(pixels.device)
     places = squares.repeat_interleave(block, -2).repeat_interleave(block, -1)[..., :height, :width]
-    return torch.where(places, _mean(flat), flat).view_as(pixels)
+    return torch.where(places, flat.mean(dim=(-3, -2, -1), keepdim=True), flat).view_as(pixels)
 
 
 def crop(pixels: Tensor, strength: float, draw: Draw) -> Tensor:

@@ -74,7 +74,7 @@ def test_a_corrupted_picture_has_its_share_of_pixels_replaced_by_the_mean(block:
     made = corrupt(pixels, 0.3, np.random.default_rng(0), block)
     hidden = (made != pixels).all(dim=1)
     assert hidden.float().mean(dim=(1, 2)).tolist() == pytest.approx([0.3] * 4, abs=1e-6)
-    assert torch.allclose(made, torch.where(hidden[:, None], pixels.mean(dim=(-2, -1), keepdim=True), pixels))
+    assert torch.allclose(made, torch.where(hidden[:, None], pixels.mean(dim=(1, 2, 3), keepdim=True), pixels))
     assert not torch.equal(hidden[0], hidden[1])  # each picture has its own
     squares = hidden.view(4, 40 // block, block, 40 // block, block).float().mean(dim=(2, 4))
     assert set(squares.flatten().tolist()) == {0.0, 1.0}
