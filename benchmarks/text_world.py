@@ -177,7 +177,7 @@ def run(name: str, work: Path, budget: Budget, learning_rate: float, start: dict
         trainer = Trainer(recipe_of(name, work, budget, learning_rate))
         for metrics in trainer.steps():
             for key, values in curve.items():
-                values += [metrics[key]] if key in metrics else []
+                values += [float(f"{metrics[key]:.5g}")] if key in metrics else []
     except DiffprefError as error:
         result["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     else:
