@@ -9,7 +9,7 @@ from objective_cases import options_of, situations, tensors_of
 from diffpref.core.contracts import Terms
 from diffpref.objectives import registry
 
-REAL = ("dpo", "ipo", "nll")
+REAL = ("dpo", "exo_pair", "f_dpo", "ipo", "kto", "lipo_lambda", "nca_pair", "orpo", "simpo", "tdpo2")
 """Compiled by the real compiler in the slow suite: one of each kind of formula."""
 
 
