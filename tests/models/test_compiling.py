@@ -40,7 +40,7 @@ def rows(size: int = 4) -> tuple[dict[str, Tensor], Conditioning]:
     return {"noisy": noisy, "timesteps": torch.tensor([10, 500, 300, 900])}, Conditioning(told)
 
 
-def ask(kind: str, *, compiled: str | None, checkpointing: bool) -> Asked:
+def ask(kind: str, *, compiled: str | None, checkpointing: bool, whole: bool = False) -> Asked:
     """Ask reference, policy, reference, then go back; return both answers and the gradient.
 
     The reference is the network without its LoRA, a copy, or a ``peer``: a second LoRA that is trained too.
@@ -59,7 +59,9 @@ def ask(kind: str, *, compiled: str | None, checkpointing: bool) -> Asked:
     for network in {id(n): n for n in (family.network, held.network)}.values():
         middle = network.mid_block  # one block, which has attention, compiles in seconds; under inductor less of it
         block = middle if compiled == "aot_eager" else middle.attentions[0].transformer_blocks[0].attn1
-        if compiled:
+        if compiled and whole:
+            compile_network(network, family.blocks(network), "full", compiled)
+        elif compiled:
             compile_network(network, [block], "regional", compiled)
     gates: dict[str, Callable[[], Any]] = {"lora": lambda: adapter.off(family.network), "full": nullcontext}
     gate, inputs = gates.get(kind, held.gate), rows()
@@ -85,6 +87,16 @@ def test_compiled_blocks_answer_and_learn_as_plain_ones(kind: str, checkpointing
     assert torch.equal(ours, policy) and torch.equal(theirs, reference)
     assert torch.equal(policy, reference) == (kind == "full") and found.keys() == gradient.keys()
     assert distance(found, gradient) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "checkpointing"), [("lora", False), ("full", True)])
+def test_a_network_compiled_whole_answers_and_learns_as_the_plain_one(kind: str, checkpointing: bool) -> None:
+    policy, reference, gradient = ask(kind, compiled=None, checkpointing=False)
+    ours, theirs, found = ask(kind, compiled="aot_eager", checkpointing=checkpointing, whole=True)
+    torch.testing.assert_close((ours, theirs), (policy, reference), rtol=0, atol=1e-6)
+    assert torch.equal(ours, theirs) == (kind == "full") and found.keys() == gradient.keys()
+    assert distance(found, gradient) <= 1e-5
 
 
 def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
