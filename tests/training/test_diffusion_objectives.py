@@ -61,7 +61,8 @@ def test_what_a_still_picture_cannot_give_is_told(
 
 
 def test_a_weight_that_an_objective_reads_is_not_multiplied_again() -> None:
-    plan: Any = SimpleNamespace(composition=compose([("vdpo", {}), ("dpo", {})]), groups=("chosen", "rejected"))
+    composition = compose([("vdpo", {}), ("dpo", {})])
+    plan: Any = SimpleNamespace(composition=composition, groups=("chosen", "rejected"), view="pairs")
     ratios = {"chosen_log_ratio": torch.tensor([0.1, 0.2]), "rejected_log_ratio": torch.zeros(2)}
     weight = torch.tensor([0.5, 2.0])
     forward = judge(plan, ratios, {"weight": weight})

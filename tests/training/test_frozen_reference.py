@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from diffpref.config import load_recipe, recipe_names
+from diffpref.data import encode_png
 from diffpref.models import load_family
 from diffpref.models import registry as families
 from diffpref.models.digest import digest
@@ -27,11 +28,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         family: Any = families.get(name.removesuffix("_refiner"))
         family.tiny(**options).pipeline().save_pretrained(folder / name)
         made[name] = folder / name
-    text: Any = families.get("causal_lm").tiny()
-    text.save_network(text.network, folder / "causal_lm", None)
     lines = [{"prompt": f"{n}? ", "chosen": "yes", "rejected": "no, no"} for n in range(4)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return {**made, "causal_lm": folder / "causal_lm", "texts": folder / "pairs.jsonl"}
+    for name, more in (("causal_lm", {}), ("vlm", {"gold": "yes, yes", "images": ["grey.png"]})):
+        text: Any = families.get(name).tiny()
+        text.save_network(text.network, folder / name, None)
+        made[name], made[f"{name} data"] = folder / name, folder / f"{name}.jsonl"
+        made[f"{name} data"].write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines))
+    noise = torch.randint(0, 256, (20, 24, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    (folder / "grey.png").write_bytes(encode_png(noise.numpy()))
+    return made
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -49,7 +54,7 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
             "model.precision": "fp32",
             "model.revision": None,
             "model.variant": None,
-            "data.source": str(models["texts"] if texts else scored_store),
+            "data.source": str(models[f"{own.model.family} data"] if texts else scored_store),
             "data.score": None if texts else "oracle",
             "data.resolution": None if texts else 64,
             "optim.warmup_steps": 0,
