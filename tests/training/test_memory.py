@@ -32,4 +32,4 @@ def test_row_41_memory_is_flat_over_500_updates(recipe_keys: Callable[..., dict[
     assert list(seen) == [50, 200, 350, 500]
     for step, (bytes_now, tensors_now) in zip((200, 350, 500), later, strict=True):
         assert abs(bytes_now - start) <= 0.05 * start, (step, seen)
-        assert tensors_now == tensors, (step, seen)
+        assert tensors_now <= tensors, (step, seen)  # a few of the start may go, none may come
