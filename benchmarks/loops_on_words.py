@@ -1,6 +1,6 @@
 """Every bundled loop of the words world, and what it has made of the decoder, on held-out instructions.
 
-    python benchmarks/loops_on_words.py --output /tmp/loops --table benchmarks/loops_on_words.md
+    python benchmarks/loops_on_words.py --output runs/loops --table benchmarks/loops_on_words.md
 
 A loop's policy and the initial model answer the same held-out instructions from the same seeds at temperature 1; the
 judge of the words world counts who does better. The interval is a bootstrap over instructions. What has run is not run

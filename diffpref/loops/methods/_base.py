@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,21 +49,21 @@ class LoopMethod(Section):
         """Return what the round's records begin as."""
         return Feed("prompts", stage.round)
 
+    @abstractmethod
     def drawers(self, stage: Stage) -> Sequence[Drawer]:
         """Return who draws further candidates, in the order in which they stand behind those of the feed."""
-        raise NotImplementedError
 
     def asks(self, stage: Stage) -> Asks:
         """Return who is asked about the candidates."""
         return "judge"
 
+    @abstractmethod
     def label(self, record: Record, verdict: Verdict, uniform: Uniform, stage: Stage) -> Iterable[Record]:
         """Return what is trained on of a record whose candidates were drawn and judged: none, it, or several."""
-        raise NotImplementedError
 
+    @abstractmethod
     def training(self, stage: Stage) -> Training:
         """Return what the run of the round is trained with."""
-        raise NotImplementedError
 
     def advance(self, stage: Stage, result: Iterate, folder: Path) -> Iterate:
         """Return what the next round begins from.
