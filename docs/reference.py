@@ -273,4 +273,5 @@ def _value(value: Any) -> str:
         return "required"
     if isinstance(value, Scale):
         return f"``{value.denoising}`` for denoisers, ``{value.tokens}`` for tokens"
-    return "" if value is None else f"``{value}``"
+    shown = repr(value) if isinstance(value, str) and value != value.strip() else value  # a literal ends with no space
+    return "" if value is None else f"``{shown}``"

@@ -78,7 +78,7 @@ from diffpref.objectives.trees import mcts_dpo, tpo_tree
 from diffpref.objectives.triple import tpo_l, tpo_triple
 from diffpref.objectives.unhalved import align_anything, diffusion_dpo_hinge, diffusion_dpo_ipo
 from diffpref.objectives.weighted_dpo import madpo, sem_dpo
-from diffpref.objectives.weighting import registry as weightings
+from diffpref.objectives.weighting import registry as weighting_registry
 from diffpref.objectives.winner_regression import crpo
 from diffpref.objectives.wpo import wpo
 
@@ -231,7 +231,7 @@ __all__ = [
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",
     "vpo",
-    "weightings",
+    "weighting_registry",
     "wpo",
     "xpo",
 ]

@@ -50,7 +50,7 @@ def ln_dpo(
         ShapeError: the tensors differ in shape.
         ConfigError: ``length_normalize`` without lengths.
 
-    Source: Ahrabian et al., The Hitchhiker's Guide to Human Alignment with *PO, 2024 (LN-DPO); code: TRL
+    Source: Ahrabian et al., The Hitchhiker's Guide to Human Alignment with \*PO, 2024 (LN-DPO); code: TRL
     ``loss_type="sigmoid_norm"`` and open-instruct ``dpo_norm``.
     Reduces to: `dpo` with beta / n where both responses have n tokens.
 

@@ -50,8 +50,8 @@ def madpo(
         rejected_score: (B,) the same for the rejected sample.
         preference: (B,) P(chosen is better) in [0, 1]; 1 where the batch has no such column. No gradient.
         beta: as of `dpo`.
-        c_min: c_- above, below 1: amplification of the easiest pairs.
-        c_max: c_+ above, over 1: amplification of the hardest ones. With c_min = c_max = 1 this is `dpo`.
+        c_min: :math:`c_-` above, below 1: amplification of the easiest pairs.
+        c_max: :math:`c_+` above, over 1: amplification of the hardest ones. With ``c_min = c_max = 1`` this is `dpo`.
         steepness: lambda above.
         tau: the margin at which the weight is 1. With the authors' value, ln 999, nearly all pairs count as hard.
 
@@ -60,10 +60,10 @@ def madpo(
 
     Raises:
         ShapeError: the tensors differ in shape.
-        ConfigError: 1 is not between c_min and c_max.
+        ConfigError: 1 is not between ``c_min`` and ``c_max``.
 
     Source: Margin Adaptive DPO, 2025; code: sirano1004/Margin-Apative-Direct-Preference-Optimization ``MADPOLoss``.
-    Reduces to: `dpo` at c_min = c_max = 1, and where h is 0 or tau.
+    Reduces to: `dpo` at ``c_min = c_max = 1``, and where h is 0 or tau.
 
     >>> import torch
     >>> ratios = {"chosen_log_ratio": torch.tensor([0.5]), "rejected_log_ratio": torch.tensor([-0.8])}

@@ -14,7 +14,7 @@ from diffpref import objectives
 from diffpref.config import Recipe, load_recipe, save_recipe
 from diffpref.core.contracts import Terms
 from diffpref.core.errors import ConfigError
-from diffpref.objectives import compose, reduce_sums, registry, weightings
+from diffpref.objectives import compose, reduce_sums, registry, weighting_registry
 from diffpref.objectives.base import RESERVED
 from diffpref.objectives.sides import sides_of
 from diffpref.objectives.term import read_term
@@ -61,7 +61,7 @@ def ratios(chosen: list[float], rejected: list[float]) -> dict[str, Tensor]:
 
 
 def test_every_weighting_is_tried() -> None:
-    assert set(WEIGHTINGS) == set(weightings.names())
+    assert set(WEIGHTINGS) == set(weighting_registry.names())
 
 
 @pytest.mark.parametrize("likelihood", SCALES)
