@@ -174,3 +174,9 @@ def test_a_language_model_that_sees_nothing_refuses_pictures(keys: Keys, tmp_pat
     family.save_network(family.network, tmp_path / "blind", None)
     with pytest.raises(DataError, match=r"has 1 pictures, and model\.family causal_lm sees none"):
         Trainer(build_recipe(keys(model={"family": "causal_lm", "path": str(tmp_path / "blind")}))).setup()
+
+
+def test_a_prompt_with_pictures_is_not_cut(keys: Keys, pictures: Path) -> None:
+    data = {"source": str(pictures / "pairs.jsonl"), "max_length": 30, "truncation": "prompt"}
+    with pytest.raises(DataError, match="cutting its prompt would cut its pictures"):
+        Trainer(build_recipe(keys(data=data))).setup()

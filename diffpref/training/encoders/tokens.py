@@ -126,6 +126,10 @@ class TokenEncoder:
             raise DataError(f"has {len(record.inputs)} pictures, and model.family {self.family.name} sees none")
         prompt, completions = self.family.encode(prompt_of(record), answers, **seen, **template_of(record))
         fitted = fit(prompt, completions, self.max_length, self.data.truncation, self.begin)
+        if fitted is not None and fitted.cut_prompt and record.inputs:
+            raise DataError(
+                "is too long, and cutting its prompt would cut its pictures; raise data.max_length or drop it"
+            )
         if fitted is None:
             counts["are too long and left out"] += 1
             return
