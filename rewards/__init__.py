@@ -62,11 +62,17 @@ __all__ = [
     "hps_pair_loss",
     "hps_ranking_loss",
     "load",
+    "names",
     "pickscore_loss",
     "preference_probability",
     "rao_kupper_loss",
     "registry",
 ]
+
+
+def names() -> list[str]:
+    """Return the name of every reward; `SHORT_FORMS` has other names for some of them."""
+    return registry.names()
 
 
 def load(name: str, path: str | None = None, **options: Any) -> Reward:

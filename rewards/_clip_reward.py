@@ -46,8 +46,8 @@ class DualEncoderReward:
             ShapeError: not as many prompts as images.
             DataError: an item is not an image.
         """
-        return self._scale(cosines(self.encoder, media, prompts, self.micro_batch), prompts)
+        return self._scale(cosines(self._info.name, self.encoder, media, prompts, self.micro_batch), prompts)
 
     def score_tensors(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return (N,) float32, differentiable in ``pixels`` (N, 3, H, W) in [0, 1]."""
-        return self._scale(tensor_cosines(self.encoder, pixels, prompts, self.micro_batch), prompts)
+        return self._scale(tensor_cosines(self._info.name, self.encoder, pixels, prompts, self.micro_batch), prompts)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from diffpref.core.contracts import Media
 from diffpref.core.errors import ShapeError
-from diffpref.data import to_uint8
+from diffpref.rewards._media import as_pictures, check_lengths
 
 __all__ = ["DualEncoder", "Framing", "cosines", "paired_cosine", "tensor_cosines"]
 
@@ -100,8 +100,7 @@ def _prompt_rows(encoder: DualEncoder, prompts: Sequence[str], micro_batch: int)
     return embeds[[place[prompt] for prompt in prompts]]
 
 
-def _picture(media: Media) -> Image.Image:
-    picture = Image.fromarray(to_uint8(media))
+def _cut(picture: Image.Image) -> Image.Image:
     width, height = picture.size
     long = MAX_ASPECT * min(width, height)  # of a thinner picture the centre is all that the square shows
     if max(width, height) > long:
@@ -110,16 +109,14 @@ def _picture(media: Media) -> Image.Image:
     return picture
 
 
-def _check_lengths(num_items: int, num_prompts: int) -> None:
-    if num_items != num_prompts:
-        raise ShapeError(f"{num_items} items but {num_prompts} prompts; give one prompt for each")
-
-
 @torch.no_grad()
-def cosines(encoder: DualEncoder, media: Sequence[Media], prompts: Sequence[str], micro_batch: int) -> Tensor:
+def cosines(
+    owner: str, encoder: DualEncoder, media: Sequence[Media], prompts: Sequence[str], micro_batch: int
+) -> Tensor:
     """Return (N,) float32 on the CPU: the cosine of each item with its prompt.
 
     Args:
+        owner: the reward, for messages.
         encoder: the model.
         media: N images of any kind and size.
         prompts: N texts.
@@ -129,25 +126,27 @@ def cosines(encoder: DualEncoder, media: Sequence[Media], prompts: Sequence[str]
         ShapeError: not as many prompts as images.
         DataError: an item is not an image.
     """
-    _check_lengths(len(media), len(prompts))
+    check_lengths(owner, media, prompts)
     if not len(media):
         return torch.zeros(0)
     texts = _prompt_rows(encoder, prompts, micro_batch)
     result = []
     for start in range(0, len(media), micro_batch):
         rows = slice(start, start + micro_batch)
-        pixels = encoder.preprocess([_picture(item) for item in media[rows]])
+        pixels = encoder.preprocess([_cut(picture) for picture in as_pictures(owner, media[rows], rows.start)])
         result.append(paired_cosine(encoder.encode_images(pixels), texts[rows]).cpu())
     return torch.cat(result)
 
 
-def tensor_cosines(encoder: DualEncoder, pixels: Tensor, prompts: Sequence[str], micro_batch: int) -> Tensor:
+def tensor_cosines(
+    owner: str, encoder: DualEncoder, pixels: Tensor, prompts: Sequence[str], micro_batch: int
+) -> Tensor:
     """Return (N,) float32, differentiable in ``pixels`` (N, 3, H, W) in [0, 1].
 
     Raises:
         ShapeError: wrong shape, or not as many prompts as images.
     """
-    _check_lengths(len(pixels), len(prompts))
+    check_lengths(owner, pixels, prompts)
     if not len(pixels):
         return pixels.new_zeros(0, dtype=torch.float32)
     with torch.no_grad():

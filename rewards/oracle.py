@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from diffpref.core.contracts import Media, Reward, RewardInfo
-from diffpref.core.errors import ConfigError, DataError, ShapeError
+from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import to_uint8
 from diffpref.rewards import registry
+from diffpref.rewards._media import as_pictures, check_lengths
 from diffpref.shapes.grammar import Caption
 from diffpref.shapes.oracle import FACTS, num_facts_right
 from diffpref.shapes.render import SIZE
@@ -44,9 +45,10 @@ class Oracle:
             ShapeError: not as many captions as pictures.
             DataError: a picture of another size, or a prompt that is no caption of the shapes world.
         """
-        if len(media) != len(prompts):
-            raise ShapeError(f"{len(media)} items but {len(prompts)} prompts; give one prompt for each")
-        counts = torch.tensor([self._count(item, prompt) for item, prompt in zip(media, prompts, strict=True)])
+        check_lengths("oracle", media, prompts)
+        counts = torch.tensor(
+            [self._count(item, prompt) for item, prompt in zip(as_pictures("oracle", media), prompts, strict=True)]
+        )
         return (counts if self.output == "facts" else counts == len(FACTS)).float()
 
     @staticmethod

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from diffpref.core.contracts import Media, Reward, RewardInfo
-from diffpref.core.errors import ConfigError, DataError, ShapeError
+from diffpref.core.errors import ConfigError
 from diffpref.rewards import registry
+from diffpref.rewards._media import as_texts, check_lengths
 from diffpref.words import FACTS, Instruction, score
 
 __all__ = ["WordsJudge", "load_words"]
@@ -33,7 +34,12 @@ class WordsJudge:
     def info(self) -> RewardInfo:
         """Name, version, licence, range, scale of probabilities."""
         return RewardInfo(
-            name="words", version=f"1+{self.output}", licence="Apache-2.0", range=(0.0, 1.0), pair_scale=PAIR_SCALE
+            name="words",
+            version=f"1+{self.output}",
+            licence="Apache-2.0",
+            range=(0.0, 1.0),
+            pair_scale=PAIR_SCALE,
+            media="text",
         )
 
     def score(
@@ -45,12 +51,8 @@ class WordsJudge:
             ShapeError: not as many prompts as answers.
             DataError: an answer that is no text, or a prompt that is no instruction of the words world.
         """
-        if len(media) != len(prompts):
-            raise ShapeError(f"{len(media)} items but {len(prompts)} prompts; give one prompt for each")
-        for item in media:
-            if not isinstance(item, str):
-                raise DataError(f"the judge of the words world reads texts, got {type(item).__name__}")
-        pairs = zip(media, prompts, strict=True)
+        check_lengths("words", media, prompts)
+        pairs = zip(as_texts("words", media), prompts, strict=True)
         scores = torch.tensor([score(item, Instruction.parse(prompt)) for item, prompt in pairs], dtype=torch.float32)
         return scores if self.output == "score" else (scores == 1).float()
 

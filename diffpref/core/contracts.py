@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
+from diffpref.core.judging import AspectReward, Judge, Reward, RewardInfo
+from diffpref.core.media import Clip, Media, Sound
 from diffpref.core.records import Candidate, Caption, Judgement, PromptMedia, Record, Score
 from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots
 
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from diffpref.core.randomness import Random
 
 __all__ = [
+    "AspectReward",
     "Batch",
     "Callback",
     "Candidate",
     "Caption",
+    "Clip",
     "Conditioning",
     "Context",
     "Ema",
@@ -41,6 +45,7 @@ __all__ = [
     "Rows",
     "Score",
     "Snapshots",
+    "Sound",
     "StatefulMethod",
     "Tensors",
     "Terms",
@@ -48,8 +53,6 @@ __all__ = [
 ]
 
 Tensors: TypeAlias = Mapping[str, "Tensor"]
-Media: TypeAlias = Any
-"""A PIL image, a uint8 (H, W, 3) array, a float (3, H, W) tensor in [0, 1]; a video (F, H, W, 3); audio with a rate."""
 
 
 # ---------------------------------------------------------------- data in a step
@@ -317,55 +320,4 @@ class Callback(Protocol):
 
     def on_end(self, trainer: Any) -> None:
         """After the last update."""
-        ...
-
-
-# ---------------------------------------------------------------- what judges
-
-
-@dataclass(frozen=True)
-class RewardInfo:
-    """What a reward says of itself.
-
-    Args:
-        name: registry name.
-        version: part of every cache key.
-        licence: of the weights.
-        range: typical smallest and largest value.
-        pair_scale: s such that P(a better than b) = sigmoid(s * (score_a - score_b)); None where undefined.
-        needs_prompt: whether the prompt matters.
-        differentiable: whether ``score_tensors`` exists.
-    """
-
-    name: str
-    version: str
-    licence: str
-    range: tuple[float, float]
-    pair_scale: float | None = None
-    needs_prompt: bool = True
-    differentiable: bool = False
-
-
-@runtime_checkable
-class Reward(Protocol):
-    """Scores media: higher is better; each item alone, independent of the batch."""
-
-    @property
-    def info(self) -> RewardInfo:
-        """Name, version, licence, range."""
-        ...
-
-    def score(
-        self, media: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
-    ) -> Tensor:
-        """Return (N,) float32 for N items and N prompts."""
-        ...
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Says which of two answers is the better one. It may like a place: who asks, asks in both orders."""
-
-    def compare(self, first: Sequence[Media], second: Sequence[Media], prompts: Sequence[str]) -> Tensor:
-        """Return (N,) P(first is better than second) for N pairs and N prompts."""
         ...

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_encoders import save_clip, save_open_clip
 
 from diffpref import rewards
 from diffpref.core.contracts import Reward, RewardInfo
@@ -28,65 +28,6 @@ RANDOM = np.random.default_rng(0)
 PICTURES = [RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(5)]
 PROMPTS = ["a red circle", "a blue square left of a red circle", "a red circle", "", "word " * 1000]
 WORDS = ("red", "blue", "circle", "square", "left", "of", "a")
-
-
-def save_tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
-
-    letters = [chr(code) for code in range(33, 127)]
-    words = ["!!", "<|endoftext|>", "<|startoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    vocab = {word: index for index, word in enumerate(words)}
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], pad_token="!!", model_max_length=16)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def save_clip(folder: Path) -> Path:
-    """What `CLIPModel` with its tokenizer and image processor saves; random weights."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    tokenizer = save_tokenizer(folder)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    config = CLIPConfig(
-        text_config={**tower, **special, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
-        vision_config={**tower, "image_size": 64, "patch_size": 16},
-        projection_dim=12,
-        logit_scale_init_value=3.0,
-    )
-    torch.manual_seed(0)
-    model = CLIPModel(config)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
-    size = {"shortest_edge": 64}
-    CLIPImageProcessor(size=size, crop_size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
-
-
-def save_open_clip(folder: Path) -> Path:
-    """A folder that stock open_clip loads offline, with a tokenizer of its own."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    tokenizer = save_tokenizer(folder)
-    text = {"pool_type": "eos", "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
-    config = {
-        "embed_dim": 12,
-        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 16, "layers": 2, "head_width": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": len(tokenizer), "width": 16, "heads": 2, "layers": 2, **text},
-    }
-    config["text_cfg"]["hf_tokenizer_name"] = "."
-    torch.manual_seed(1)
-    model = open_clip.model.CLIP(**deepcopy(config))
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +240,7 @@ def test_the_judge_refuses_what_it_cannot_read():
     judge = rewards.load("words")
     with pytest.raises(DataError, match="not an instruction of the words world"):
         judge.score(["ant ."], ["a photo of an ant"])
-    with pytest.raises(DataError, match="reads texts, got ndarray"):
+    with pytest.raises(DataError, match="scores texts, item 0 is an image"):
         judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], [str(instructions("seen", 1)[0])])
     with pytest.raises(ShapeError, match="1 items but 2 prompts"):
         judge.score(["ant ."], ["a", "b"])

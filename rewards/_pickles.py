@@ -1,0 +1,67 @@
+"""Tensors from checkpoint files. A pickle is opened once, with weights-only loading, and kept as safetensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffpref.core.errors import ModelError
+from diffpref.core.files import sha256, write_atomic
+from diffpref.rewards._weights import PICKLED, UNREADABLE, first_line
+
+__all__ = ["cache_folder", "read_tensors"]
+
+
+def cache_folder() -> Path:
+    """Return where converted checkpoints are kept: ``$DIFFPREF_CACHE``, else ``~/.cache/diffpref``."""
+    return Path(os.environ.get("DIFFPREF_CACHE") or Path.home() / ".cache" / "diffpref")
+
+
+def _unwrapped(content: Any) -> Mapping[str, Any]:
+    for key in ("state_dict", "model", "module"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"holds no tensors by name but {type(content).__name__}")
+    return content
+
+
+def read_tensors(file: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint file, on the CPU.
+
+    Args:
+        file: ``.safetensors``, or a pickle of tensors by name, possibly under ``state_dict``, ``model`` or ``module``.
+        allow_pickle: whether a pickle may be opened, which is needed the first time only: its tensors are kept as
+            safetensors under `cache_folder`, by the sha256 of the file.
+
+    Raises:
+        ModelError: a pickle without leave, or a file that is no checkpoint of tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        if file.suffix not in PICKLED:
+            raise ModelError(f"{file}: expected a .safetensors file, or one of {', '.join(PICKLED)}")
+        converted = cache_folder() / "converted" / f"{sha256(file)}.safetensors"
+        if converted.is_file():
+            return load_file(converted)
+        if not allow_pickle:
+            raise ModelError(
+                f"{file.name} is a pickle, which may run code; pass allow_pickle=true if you trust it: it is read with"
+                " weights-only loading, once, and kept as safetensors"
+            )
+        content = _unwrapped(torch.load(file, map_location="cpu", weights_only=True))
+        tensors = {name: value.contiguous().clone() for name, value in content.items() if isinstance(value, Tensor)}
+        if not tensors:
+            raise ValueError("holds no tensors")
+    except UNREADABLE as error:
+        raise ModelError(f"{file}: cannot be read as a checkpoint of tensors: {first_line(error)}") from error
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(converted, save(tensors, {"format": "pt"}))
+    return tensors
