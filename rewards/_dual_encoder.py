@@ -18,7 +18,7 @@ from diffpref.core.contracts import Media
 from diffpref.core.errors import ShapeError
 from diffpref.rewards._media import as_pictures, check_lengths
 
-__all__ = ["DualEncoder", "Framing", "cosines", "paired_cosine", "tensor_cosines"]
+__all__ = ["DualEncoder", "Framing", "cosines", "cut", "paired_cosine", "tensor_cosines"]
 
 MAX_ASPECT = 16
 
@@ -100,7 +100,8 @@ def _prompt_rows(encoder: DualEncoder, prompts: Sequence[str], micro_batch: int)
     return embeds[[place[prompt] for prompt in prompts]]
 
 
-def _cut(picture: Image.Image) -> Image.Image:
+def cut(picture: Image.Image) -> Image.Image:
+    """Return the centre of a picture that is much longer than wide, which would grow huge when its short side does."""
     width, height = picture.size
     long = MAX_ASPECT * min(width, height)  # of a thinner picture the centre is all that the square shows
     if max(width, height) > long:
@@ -133,7 +134,7 @@ def cosines(
     result = []
     for start in range(0, len(media), micro_batch):
         rows = slice(start, start + micro_batch)
-        pixels = encoder.preprocess([_cut(picture) for picture in as_pictures(owner, media[rows], rows.start)])
+        pixels = encoder.preprocess([cut(picture) for picture in as_pictures(owner, media[rows], rows.start)])
         result.append(paired_cosine(encoder.encode_images(pixels), texts[rows]).cpu())
     return torch.cat(result)
 

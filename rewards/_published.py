@@ -19,7 +19,8 @@ class Published:
     Args:
         reward: registry name.
         repository: hub id, or the address of the page that offers the files.
-        files: names or patterns (``*.safetensors``), below the repository; each must be there.
+        files: names or patterns (``*.safetensors``), below the repository; each must be there. In place of a pickle
+            (``.pt``) the same tensors under the same name as ``.safetensors`` will do.
         licence: of the weights.
         on_hub: whether ``repository`` is a hub id, from which the files can be fetched.
     """
@@ -55,9 +56,19 @@ class Published:
                 raise ModelError(f"{path}: no such folder; reward '{self.reward}' reads {self}")
             found = self._fetch(path)
         for pattern in self.files:
-            if not any(fnmatch(str(file.relative_to(found)), pattern) for file in found.rglob("*")):
+            if not self._named(found, pattern):
                 raise ModelError(f"{path}: no file {pattern}; reward '{self.reward}' reads {self}")
         return found
+
+    def file(self, folder: Path, pattern: str) -> Path:
+        """Return one of the files of a folder that was found; of a pickle its twin in safetensors, if there is one."""
+        return self._named(folder, pattern)[0]
+
+    @staticmethod
+    def _named(folder: Path, pattern: str) -> list[Path]:
+        wanted = (str(Path(pattern).with_suffix(".safetensors")), pattern)
+        present = [str(file.relative_to(folder)) for file in sorted(folder.rglob("*"))]
+        return [folder / name for one in wanted for name in present if fnmatch(name, one)]
 
     def _fetch(self, hub_id: str) -> Path:
         from huggingface_hub import snapshot_download
