@@ -150,7 +150,7 @@ def test_pixels_score_as_pictures_do_and_have_a_gradient(opened: Any, name: str)
     if not reward.info.differentiable:
         pytest.skip("not differentiable")
     media, prompts, _ = asked(case, 3)
-    pixels = torch.stack([torch.from_numpy(np.asarray(item)).permute(2, 0, 1) for item in media]).float() / 255
+    pixels = torch.stack([torch.from_numpy(np.asarray(item)).movedim(-1, -3) for item in media]).float() / 255
     pixels.requires_grad_()
     scores = reward.score_tensors(pixels, prompts)
     expected = reward.score(media, prompts)
