@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         pickscore_loss,
         rao_kupper_loss,
     )
+    from diffpref.rewards._score_cache import cached
 
 registry: Registry[Callable[..., Reward]] = Registry("reward", "diffpref.rewards", lazy=True)
 
@@ -42,21 +43,24 @@ SHORT_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Names that stand for a reward with options."""
 
-_LOSSES = (
-    "bradley_terry_loss",
-    "gaussian_pair_loss",
-    "hps_list_loss",
-    "hps_pair_loss",
-    "hps_ranking_loss",
-    "pickscore_loss",
-    "rao_kupper_loss",
-)
+_PLACES = {
+    "bradley_terry_loss": "_losses",
+    "cached": "_score_cache",
+    "gaussian_pair_loss": "_losses",
+    "hps_list_loss": "_losses",
+    "hps_pair_loss": "_losses",
+    "hps_ranking_loss": "_losses",
+    "pickscore_loss": "_losses",
+    "rao_kupper_loss": "_losses",
+}
+"""What is imported on use, and where it lies."""
 
 __all__ = [
     "SHORT_FORMS",
     "Reward",
     "RewardInfo",
     "bradley_terry_loss",
+    "cached",
     "gaussian_pair_loss",
     "hps_list_loss",
     "hps_pair_loss",
@@ -117,6 +121,6 @@ def preference_probability(info: RewardInfo, first: Tensor, second: Tensor) -> T
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOSSES:
-        return getattr(importlib.import_module("diffpref.rewards._losses"), name)
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"diffpref.rewards.{_PLACES[name]}"), name)
     raise AttributeError(f"module 'diffpref.rewards' has no attribute '{name}'")

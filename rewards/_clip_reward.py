@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +31,7 @@ class DualEncoderReward:
         scale: Callable[[Tensor, Sequence[str]], Tensor],
         micro_batch: int = 16,
     ) -> None:
+        info = info if info.preprocessing else replace(info, preprocessing=f"rgb+bicubic{encoder.framing.size}+centre")
         self._info, self.encoder, self._scale, self.micro_batch = info, encoder, scale, micro_batch
 
     @property

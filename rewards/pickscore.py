@@ -91,6 +91,7 @@ def load_pickscore(
         range=(0.0, 1.0) if factor is None else (-factor, factor),
         pair_scale=None if factor is None else tau / factor,
         differentiable=True,
+        itemwise=factor is not None,
     )
 
     def scale(cosine: Tensor, prompts: Sequence[str]) -> Tensor:

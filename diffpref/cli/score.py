@@ -33,6 +33,11 @@ def main(argv: Sequence[str]) -> int:
         metavar="SHARE",
         help="share of a reward's scores that may be NaN, infinite or missing before the work stops",
     )
+    parser.add_argument(
+        "--score_cache",
+        metavar="DIR",
+        help="folder that keeps scores by content, so that no item is shown twice to one reward; not given: none",
+    )
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.read(argv)
@@ -45,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
     start = time.perf_counter()
     store = read_store(arguments.store)
-    scorers = load_rewards(named, pick_device(arguments.device))
+    scorers = load_rewards(named, pick_device(arguments.device), arguments.score_cache)
     with progress_bar("record") as tell:
         scored = score_store(store, scorers, arguments.output, tell, max_unusable=arguments.max_unusable)
     if not is_main():

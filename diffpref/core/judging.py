@@ -32,6 +32,7 @@ class RewardInfo:
         media: the kind of items that it scores.
         preprocessing: names how items are framed before the model sees them; part of every cache key.
         aspects: names of what ``score_aspects`` tells apart; empty where there is one score only.
+        itemwise: whether a score is of its item alone; False for shares of a call, which nobody can keep or compare.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RewardInfo:
     media: MediaKind = "image"
     preprocessing: str = ""
     aspects: tuple[str, ...] = ()
+    itemwise: bool = True
 
 
 @runtime_checkable

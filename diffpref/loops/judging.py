@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,12 +56,13 @@ def check_rewards(named: Sequence[Named], path: str) -> list[str]:
     ]
 
 
-def load_rewards(named: Sequence[Named], device: str) -> dict[str, Reward]:
+def load_rewards(named: Sequence[Named], device: str, cache: Path | str | None = None) -> dict[str, Reward]:
     """Load rewards by name.
 
     Args:
         named: names with ``path`` and options.
         device: for rewards that run a network and whose options name no device.
+        cache: folder in which scores are kept and looked for, see `diffpref.rewards.cached`; None: nowhere.
 
     Raises:
         ConfigError: a name twice, or an unknown name or option.
@@ -81,7 +83,8 @@ def load_rewards(named: Sequence[Named], device: str) -> dict[str, Reward]:
         canonical = rewards.SHORT_FORMS.get(one.name, (one.name,))[0]
         if canonical in rewards.registry and _takes_device(rewards.registry.get(canonical)):
             options = {"device": device, **options}
-        loaded[one.name] = rewards.load(one.name, path, **options)
+        reward = rewards.load(one.name, path, **options)
+        loaded[one.name] = reward if cache is None else rewards.cached(reward, cache)
     return loaded
 
 

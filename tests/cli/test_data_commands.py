@@ -15,9 +15,10 @@ import yaml
 
 from diffpref.cli import main
 from diffpref.config import build_recipe, save_recipe
+from diffpref.core.contracts import Candidate, Record
 from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.randomness import Random
-from diffpref.data import decode_image, read_store
+from diffpref.data import decode_image, encode_png, read_store, write_store
 from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.run import apply_result, evaluation_pairs, open_run
 from diffpref.generation import GenerationPlan, GenerationRecipe, load_prompts
@@ -25,7 +26,10 @@ from diffpref.loops.judging import parse_reward
 from diffpref.models import load_family, registry
 from diffpref.models.adapters import registry as adapters
 from diffpref.models.roles import NetworkRole
+from diffpref.rewards.oracle import Oracle
 from diffpref.sampling import Sampler, SamplerSettings
+from diffpref.shapes.grammar import captions
+from diffpref.shapes.render import render
 from diffpref.words import instructions
 
 RECIPE = {
@@ -219,6 +223,20 @@ def test_score_adds_to_a_copy_and_keeps_what_is_there(store, tmp_path, capsys):
     assert main(["score", str(store), *options]) == 0
     assert "oracle  mean" in capsys.readouterr().out
     assert [s.version for s in read_store(tmp_path / "all")[0].candidates[0].scores] == ["1+facts", "1+all"]
+
+
+def test_score_shows_a_reward_nothing_twice_with_a_score_cache(tmp_path, monkeypatch):
+    caption = captions("seen")[0]
+    picture, asked, score = encode_png(render(caption, np.random.default_rng(0))), [], Oracle.score
+    monkeypatch.setattr(
+        Oracle, "score", lambda self, media, *rest: asked.append(len(media)) or score(self, media, *rest)
+    )
+    for name in ("one", "other"):
+        write_store(tmp_path / name, [Record(name, str(caption), (Candidate(bytes=picture),))])
+        words = ["--rewards", "oracle", "--score_cache", str(tmp_path / "kept"), "--output", str(tmp_path / f"{name}2")]
+        assert main(["score", str(tmp_path / name), *words]) == 0
+        assert [score.value for score in read_store(tmp_path / f"{name}2")[0].candidates[0].scores] == [6.0]
+    assert asked == [1]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from diffpref.core.failpoints import fail_at
 from diffpref.core.files import publish_file, read_json, write_json
 from diffpref.data import read_store, write_store
 from diffpref.generation.growing import GrowingStore
+from diffpref.rewards._score_cache import ScoreFiles
 
 ROOT = Path(__file__).parents[2]
 SEAM = "diffpref/core/files.py"
@@ -71,6 +72,12 @@ def _file(folder: Path) -> None:
         path.write_text("{}")
 
 
+def _scores(folder: Path) -> None:
+    files = ScoreFiles(folder)
+    files.add({key: value for key, value in {"a": 0.5}.items() if key not in files.find(["a"])})
+    files.add({"b": 1.0})
+
+
 def _json(folder: Path) -> None:
     write_json(folder / "value.json", {"a": 1})
 
@@ -81,6 +88,7 @@ WRITERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "store": (_store, lambda folder: len(read_store(folder / "store")) == 1),
     "growing store": (_growing, lambda folder: len(read_store(folder / "grown")) == 1),
     "file of a library": (_file, lambda folder: read_json(folder / "file.json") == {}),
+    "scores": (_scores, lambda folder: ScoreFiles(folder).find(["a", "b"]) == {"a": 0.5, "b": 1.0}),
     "json": (_json, lambda folder: read_json(folder / "value.json") == {"a": 1}),
 }
 
