@@ -8,6 +8,7 @@ from diffpref.data.items import ATTACHED, COMPANIONS, VIEWS, Item, attached, giv
 from diffpref.data.lists import Ranking, list_view
 from diffpref.data.pairs import Pair, Pairs, pair_view
 from diffpref.data.points import Point, point_view
+from diffpref.data.prompts import load_prompts, prompts_with_fields
 from diffpref.data.quarantine import Quarantined, Usable, usable_records
 from diffpref.data.sampler import KeyedSampler
 from diffpref.data.scores import score_of
@@ -41,9 +42,11 @@ __all__ = [
     "image_tensor",
     "index_source",
     "list_view",
+    "load_prompts",
     "open_records",
     "pair_view",
     "point_view",
+    "prompts_with_fields",
     "read_store",
     "score_of",
     "to_rgb",

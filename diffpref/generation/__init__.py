@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from diffpref.data import load_prompts
 from diffpref.generation.candidates import Sample, generate
 from diffpref.generation.hallucinated import with_hallucinations
 from diffpref.generation.plan import GenerationPlan
-from diffpref.generation.prompts import load_prompts
 from diffpref.generation.recipe import GenerationRecipe
 from diffpref.generation.scoring import score_records, score_store
 from diffpref.generation.summary import ScoreSummary, summarise_scores

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from diffpref.core.errors import DataError, suggest
 from diffpref.core.randomness import Random
@@ -13,7 +14,7 @@ from diffpref.shapes.grammar import SPLITS, captions
 from diffpref.words.grammar import SPLITS as WORD_SPLITS
 from diffpref.words.grammar import instructions
 
-__all__ = ["load_prompts"]
+__all__ = ["load_prompts", "prompts_with_fields"]
 
 _EXPECTED = (
     "a text file (one a line), a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP] or words:SPLIT:COUNT"
@@ -32,15 +33,21 @@ def load_prompts(source: str | Path | Sequence[str]) -> list[str]:
     Raises:
         DataError: no such file or split, a line that is no prompt, or no prompts at all; the message names the line.
     """
+    return [prompt for prompt, _ in prompts_with_fields(source)]
+
+
+def prompts_with_fields(source: str | Path | Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what `load_prompts` does, each with the other fields of its line if the source is a ``.jsonl`` file."""
     if isinstance(source, str) and source.startswith("shapes:"):
-        return _shapes(source)
+        return [(prompt, {}) for prompt in _shapes(source)]
     if isinstance(source, str) and source.startswith("words:"):
-        return _words(source)
+        return [(prompt, {}) for prompt in _words(source)]
+    found: Iterator[tuple[int, object, dict[str, Any]]]
     if isinstance(source, str | Path):
         where, found = str(source), _from_file(Path(source))
     else:
-        where, found = "prompts", enumerate(source, start=1)
-    prompts = [_checked(prompt, f"{where}, {number}") for number, prompt in found]
+        where, found = "prompts", ((number, prompt, {}) for number, prompt in enumerate(source, start=1))
+    prompts = [(_checked(prompt, f"{where}, {number}"), fields) for number, prompt, fields in found]
     if not prompts:
         raise DataError(f"{where}: holds no prompts")
     return prompts
@@ -56,8 +63,8 @@ def _checked(prompt: object, where: str) -> str:
     return prompt.strip()
 
 
-def _from_file(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield line numbers with what stands there."""
+def _from_file(path: Path) -> Iterator[tuple[int, object, dict[str, Any]]]:
+    """Yield line numbers with what stands there, and the other fields of the line."""
     if not path.is_file():
         hint = "is a folder" if path.is_dir() else "no such file"
         raise DataError(f"prompts '{path}': {hint}; expected {_EXPECTED}")
@@ -69,7 +76,7 @@ def _from_file(path: Path) -> Iterator[tuple[int, object]]:
         if not line.strip():
             continue
         if path.suffix != ".jsonl":
-            yield number, line
+            yield number, line, {}
             continue
         try:
             row = json.loads(line)
@@ -78,7 +85,7 @@ def _from_file(path: Path) -> Iterator[tuple[int, object]]:
         if not isinstance(row, dict) or "prompt" not in row:
             listed = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise DataError(f"{path}, {number}: no 'prompt'; found: {listed or 'nothing'}")
-        yield number, row["prompt"]
+        yield number, row.pop("prompt"), row
 
 
 def _shapes(source: str) -> list[str]:
