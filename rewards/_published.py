@@ -23,6 +23,7 @@ class Published:
             (``.pt``) the same tensors under the same name as ``.safetensors`` will do.
         licence: of the weights.
         on_hub: whether ``repository`` is a hub id, from which the files can be fetched.
+        also: names or patterns of what is fetched with them where it is there.
     """
 
     reward: str
@@ -30,6 +31,7 @@ class Published:
     files: tuple[str, ...]
     licence: str
     on_hub: bool = True
+    also: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{', '.join(self.files)} of {self.repository} (licence: {self.licence})"
@@ -74,7 +76,7 @@ class Published:
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(hub_id, allow_patterns=list(self.files)))
+            return Path(snapshot_download(hub_id, allow_patterns=[*self.files, *self.also]))
         except (OSError, ValueError) as error:
             reason = first_line(error)
             raise ModelError(

@@ -41,12 +41,19 @@ UNREADABLE = (
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CONTENT = (
+    "chat_template.jinja",
+    "chat_template.json",
     "config.json",
+    "generation_config.json",
     "merges.txt",
     "open_clip_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "spiece.model",
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
 )
 
