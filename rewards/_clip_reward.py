@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from diffpref.core.contracts import Media, RewardInfo
-from diffpref.rewards._dual_encoder import DualEncoder, cosines, tensor_cosines
+from diffpref.rewards._dual_encoder import DualEncoder, cosines, image_directions, tensor_cosines
 
 __all__ = ["DualEncoderReward"]
 
@@ -49,6 +49,14 @@ class DualEncoderReward:
             DataError: an item is not an image.
         """
         return self._scale(cosines(self._info.name, self.encoder, media, prompts, self.micro_batch), prompts)
+
+    def embed_images(self, media: Sequence[Media]) -> Tensor:
+        """Return (N, D) float32 on the CPU, each of norm 1: where the model places N images.
+
+        Raises:
+            DataError: an item is not an image.
+        """
+        return image_directions(self._info.name, self.encoder, media, self.micro_batch)
 
     def score_tensors(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return (N,) float32, differentiable in ``pixels`` (N, 3, H, W) in [0, 1]."""

@@ -6,7 +6,7 @@ of the images is multiplied with row i of the texts, so that a score does not de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from diffpref.core.contracts import Media
 from diffpref.core.errors import ShapeError
 from diffpref.rewards._media import as_pictures, check_lengths
 
-__all__ = ["DualEncoder", "Framing", "cosines", "cut", "paired_cosine", "tensor_cosines"]
+__all__ = ["DualEncoder", "Framing", "cosines", "cut", "image_directions", "paired_cosine", "tensor_cosines"]
 
 MAX_ASPECT = 16
 
@@ -110,6 +110,30 @@ def cut(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def _image_parts(
+    owner: str, encoder: DualEncoder, media: Sequence[Media], micro_batch: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows of items with their (n, D) embeddings."""
+    for start in range(0, len(media), micro_batch):
+        rows = slice(start, start + micro_batch)
+        pictures = [cut(picture) for picture in as_pictures(owner, media[rows], rows.start)]
+        yield rows, encoder.encode_images(encoder.preprocess(pictures))
+
+
+@torch.no_grad()
+def image_directions(owner: str, encoder: DualEncoder, media: Sequence[Media], micro_batch: int) -> Tensor:
+    """Return (N, D) float32 on the CPU: the items' embeddings, each of norm 1; (0, 0) for no items.
+
+    Raises:
+        DataError: an item is not an image.
+    """
+    parts = [
+        functional.normalize(embeds.float(), dim=-1).cpu()
+        for _, embeds in _image_parts(owner, encoder, media, micro_batch)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, 0)
+
+
 @torch.no_grad()
 def cosines(
     owner: str, encoder: DualEncoder, media: Sequence[Media], prompts: Sequence[str], micro_batch: int
@@ -131,12 +155,8 @@ def cosines(
     if not len(media):
         return torch.zeros(0)
     texts = _prompt_rows(encoder, prompts, micro_batch)
-    result = []
-    for start in range(0, len(media), micro_batch):
-        rows = slice(start, start + micro_batch)
-        pixels = encoder.preprocess([cut(picture) for picture in as_pictures(owner, media[rows], rows.start)])
-        result.append(paired_cosine(encoder.encode_images(pixels), texts[rows]).cpu())
-    return torch.cat(result)
+    parts = _image_parts(owner, encoder, media, micro_batch)
+    return torch.cat([paired_cosine(embeds, texts[rows]).cpu() for rows, embeds in parts])
 
 
 def tensor_cosines(

@@ -11,7 +11,7 @@ from diffpref.core.contracts import Media, Reward, RewardInfo
 
 __all__ = ["Wrapper", "wrap"]
 
-OPTIONAL = ("compare", "score_aspects", "score_tensors")
+OPTIONAL = ("compare", "embed_images", "score_aspects", "score_tensors")
 """What a reward may offer besides ``score``: a `Wrapper` has each as a private method of that name."""
 
 W = TypeVar("W", bound="Wrapper")
@@ -49,6 +49,10 @@ class Wrapper:
     def _score_tensors(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         scores: Tensor = self.inner.score_tensors(pixels, prompts)
         return scores
+
+    def _embed_images(self, media: Sequence[Media]) -> Tensor:
+        embeds: Tensor = self.inner.embed_images(media)
+        return embeds
 
     def _compare(self, first: Sequence[Media], second: Sequence[Media], prompts: Sequence[str]) -> Tensor:
         wins: Tensor = self.inner.compare(first, second, prompts)

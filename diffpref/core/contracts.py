@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
-from diffpref.core.judging import AspectReward, Judge, Reward, RewardInfo
+from diffpref.core.judging import AspectReward, ImageEmbedder, Judge, Reward, RewardInfo
 from diffpref.core.media import Clip, Media, Sound
 from diffpref.core.records import Candidate, Caption, Judgement, PromptMedia, Record, Score
 from diffpref.core.roles import Ema, Every, RoleSpec, Snapshots
@@ -31,6 +31,7 @@ __all__ = [
     "Context",
     "Ema",
     "Every",
+    "ImageEmbedder",
     "Judge",
     "Judgement",
     "Likelihood",

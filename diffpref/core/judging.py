@@ -11,7 +11,7 @@ from diffpref.core.media import Media
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AspectReward", "Judge", "MediaKind", "Reward", "RewardInfo"]
+__all__ = ["AspectReward", "ImageEmbedder", "Judge", "MediaKind", "Reward", "RewardInfo"]
 
 MediaKind: TypeAlias = Literal["image", "video", "audio", "text"]
 
@@ -73,6 +73,15 @@ class AspectReward(Reward, Protocol):
         self, media: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
     ) -> dict[str, Tensor]:
         """Return (N,) float32 for each of ``info.aspects``."""
+        ...
+
+
+@runtime_checkable
+class ImageEmbedder(Reward, Protocol):
+    """A reward whose model also places pictures in a space where near means alike: for distances between sets."""
+
+    def embed_images(self, media: Sequence[Media]) -> Tensor:
+        """Return (N, D) float32 on the CPU, each of norm 1, for N pictures; independent of the batch."""
         ...
 
 

@@ -14,7 +14,7 @@ import torch
 from reward_cases import RewardCase, cases
 
 from diffpref import rewards
-from diffpref.core.contracts import Reward, Sound
+from diffpref.core.contracts import ImageEmbedder, Reward, Sound
 from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
 
 CASES = cases()
@@ -170,3 +170,19 @@ def test_what_is_missing_is_named_with_its_repository_and_licence(name: str, tmp
         assert word in str(caught.value)
     with pytest.raises(ConfigError, match=published.repository.replace("(", r"\(")):
         rewards.load(name, None, **CASES[name].options)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_embeddings_of_pictures_are_directions_independent_of_the_batch(opened: Any, name: str) -> None:
+    case, reward = opened(name)
+    if not isinstance(reward, ImageEmbedder):
+        pytest.skip("embeds no pictures")
+    media = case.media(5)
+    embeds = reward.embed_images(media)
+    assert embeds.dtype == torch.float32 and embeds.dim() == 2 and len(embeds) == 5 and not embeds.requires_grad
+    assert torch.allclose(embeds.norm(dim=1), torch.ones(5), atol=1e-5)
+    assert torch.allclose(embeds, torch.cat([reward.embed_images([item]) for item in media]), atol=1e-5)
+    assert float((embeds @ embeds.T).fill_diagonal_(0).max()) < 1 - 1e-6
+    assert len(reward.embed_images([])) == 0
+    with pytest.raises(DataError, match="item 1"):
+        reward.embed_images([media[0], "a text"])
