@@ -38,10 +38,12 @@ registry: Registry[Callable[..., Reward]] = Registry("reward", "diffpref.rewards
 
 SHORT_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "clip_score": ("clip", {"output": "clip_score"}),
-    "hps_v2": ("hps", {"version": "v2"}),
-    "hps_v21": ("hps", {"version": "v2.1"}),
+    "hps": ("hps_v21", {}),
 }
-"""Names that stand for a reward with options."""
+"""Names that stand for a reward, with options."""
+
+HPS_VERSIONS = {"v2": "hps_v2", "v2.1": "hps_v21"}
+"""What the option ``version`` of the name ``hps`` may be."""
 
 _PLACES = {
     "bradley_terry_loss": "_losses",
@@ -93,6 +95,11 @@ def load(name: str, path: str | None = None, **options: Any) -> Reward:
     """
     from diffpref.rewards._options import validated
 
+    if name == "hps" and "version" in options:
+        version = options.pop("version")
+        if not isinstance(version, str) or version not in HPS_VERSIONS:
+            raise ConfigError(f"reward 'hps': version must be one of {', '.join(HPS_VERSIONS)}, got {version!r}")
+        name = HPS_VERSIONS[version]
     if name in SHORT_FORMS:
         name, defaults = SHORT_FORMS[name]
         options = {**defaults, **options}

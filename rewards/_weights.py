@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from safetensors import SafetensorError
 
-from diffpref.core.assets import PREFIX, resolve
-from diffpref.core.errors import ConfigError, ModelError
+from diffpref.core.assets import PREFIX
+from diffpref.core.errors import ModelError
 from diffpref.core.files import sha256
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "content_version",
     "first_line",
     "licence_of",
-    "locate",
     "refuse_pickle",
 ]
 
@@ -56,23 +55,6 @@ _CONTENT = (
     "video_preprocessor_config.json",
     "vocab.json",
 )
-
-
-def locate(reward: str, path: str | None, hub_id: str) -> str:
-    """Return the folder, file or hub id that a path means.
-
-    Raises:
-        ConfigError: no path; the message names the choices.
-        ModelError: nothing of that name is bundled, or a local path is missing.
-    """
-    if path is None:
-        raise ConfigError(
-            f"reward '{reward}' needs a path: a hub id such as '{hub_id}', a folder, or '{PREFIX}shapes-{reward}'"
-        )
-    found = resolve(path)
-    if not Path(found).exists() and (found.startswith((".", "/", "~")) or found.count("/") > 1):
-        raise ModelError(f"{found}: no such file or folder")
-    return found
 
 
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:

@@ -10,12 +10,15 @@ from diffpref.core.contracts import Reward, RewardInfo
 from diffpref.rewards import registry
 from diffpref.rewards._clip_reward import DualEncoderReward
 from diffpref.rewards._hf_clip import load_hf_clip
-from diffpref.rewards._weights import Precision, content_version, licence_of, locate
+from diffpref.rewards._published import Published
+from diffpref.rewards._weights import Precision, content_version, licence_of
 
-__all__ = ["HUB_ID", "load_clip"]
+__all__ = ["HUB_ID", "PUBLISHED", "load_clip"]
 
 HUB_ID = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 """The CLIP of the Diffusion-DPO papers; others report ``openai/clip-vit-large-patch14``, whose values differ."""
+
+PUBLISHED = Published("clip", HUB_ID, ("config.json", "*.safetensors|*.bin"), "MIT", bundled="shapes-clip")
 
 
 @registry.register("clip")
@@ -38,7 +41,9 @@ def load_clip(
         micro_batch: images that run at once.
         allow_pickle: accept weights that only a pickle holds.
     """
-    folder = locate("clip", path, HUB_ID)
+    folder = PUBLISHED.place(path)
+    if Path(folder).exists():
+        PUBLISHED.check(Path(folder))
     encoder, commit = load_hf_clip(
         folder, processor=None, device=device, precision=precision, allow_pickle=allow_pickle
     )

@@ -14,12 +14,14 @@ from diffpref.core.contracts import Reward, RewardInfo
 from diffpref.rewards import registry
 from diffpref.rewards._clip_reward import DualEncoderReward
 from diffpref.rewards._hf_clip import load_hf_clip
-from diffpref.rewards._weights import Precision, content_version, licence_of, locate
+from diffpref.rewards._published import Published
+from diffpref.rewards._weights import Precision, content_version, licence_of
 
-__all__ = ["HUB_ID", "Output", "load_pickscore", "scaled"]
+__all__ = ["HUB_ID", "PUBLISHED", "Output", "load_pickscore", "scaled"]
 
 HUB_ID = "yuvalkirstain/PickScore_v1"
 PROCESSOR_ID = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # the model's repository lacks files of its processor
+PUBLISHED = Published("pickscore", HUB_ID, ("config.json", "*.safetensors|*.bin"), "MIT", bundled="shapes-pickscore")
 Output: TypeAlias = Literal["logit", "cosine", "prob", "div26"]
 
 
@@ -73,7 +75,9 @@ def load_pickscore(
         micro_batch: images that run at once.
         allow_pickle: accept weights that only a pickle holds.
     """
-    folder = locate("pickscore", path, HUB_ID)
+    folder = PUBLISHED.place(path)
+    if Path(folder).exists():
+        PUBLISHED.check(Path(folder))
     if processor is None and folder == HUB_ID:
         processor = PROCESSOR_ID
     encoder, commit = load_hf_clip(

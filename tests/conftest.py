@@ -49,6 +49,15 @@ def _no_network() -> Any:
     patch.undo()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Converted checkpoints of the tests stay with the tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DIFFPREF_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a StableDiffusionXLPipeline with random weights at toy size."""

@@ -53,6 +53,6 @@ def defined_for(thing: Any) -> list[str]:
 
 
 def short_forms(kind: str, name: str) -> list[str]:
-    """Return the names that stand for a thing with options: ``hps_v21`` for the reward ``hps``."""
+    """Return the names that stand for a thing with options: ``clip_score`` for the reward ``clip``."""
     table = getattr(importlib.import_module(REGISTRIES[kind]), "SHORT_FORMS", {})
     return sorted(short for short, (target, _) in table.items() if target == name)

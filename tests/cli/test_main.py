@@ -94,7 +94,7 @@ def test_list_shows_names_aliases_evidence_and_can_run_twice(capsys: pytest.Capt
     dpo = next(entry for entry in found["objectives"] if entry["name"] == "dpo")
     assert dpo["evidence"] == "official" and "sigmoid" in dpo["aliases"] and dpo["kind"] == "pairwise"
     assert {entry["name"] for entry in found["families"]} >= {"sd", "sdxl"}
-    assert {entry["name"] for entry in found["rewards"]} >= {"clip", "pickscore", "hps", "oracle"}
+    assert {entry["name"] for entry in found["rewards"]} >= {"clip", "pickscore", "hps_v2", "hps_v21", "oracle"}
     assert all(entry["source"] and entry["evidence"] for kind in ("objectives", "methods") for entry in found[kind])
 
 
@@ -196,4 +196,4 @@ def test_validation_names_a_scorer_that_is_not_there(tmp_path: Path, capsys: pyt
     (tmp_path / "recipe.yaml").write_text(dump_yaml({**RECIPE, "validation": {"rewards": ["oracle", "hps_v22"]}}))
     assert main(["validate", str(tmp_path / "recipe.yaml")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("diffpref: validation.rewards[1]: unknown reward 'hps_v22'; did you mean 'hps_v2'?")
+    assert line.startswith("diffpref: validation.rewards[1]: unknown reward 'hps_v22'; did you mean 'hps_v2")

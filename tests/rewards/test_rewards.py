@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -50,7 +49,9 @@ LEARNED = ["clip", "pickscore", "hps"]
 
 
 def test_a_reward_file_is_a_reward():
-    assert {"clip", "hps", "image_reward", "oracle", "pickscore", "words"} <= set(rewards.registry)
+    assert {"clip", "hps_v2", "hps_v21", "image_reward", "oracle", "pickscore", "words"} <= set(rewards.registry)
+    assert not set(rewards.SHORT_FORMS) & set(rewards.registry)
+    assert {target for target, _ in rewards.SHORT_FORMS.values()} <= set(rewards.registry)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -59,7 +60,7 @@ def test_scores_are_float32_one_for_each_item_and_repeatable(load, name):
     found = reward.score(PICTURES, PROMPTS)
     assert found.shape == (5,) and found.dtype == torch.float32 and torch.isfinite(found).all()
     assert torch.equal(found, reward.score(PICTURES, PROMPTS))
-    assert isinstance(reward, Reward) and reward.info.name == name
+    assert isinstance(reward, Reward) and reward.info.name == {"hps": "hps_v21"}.get(name, name)
     low, high = reward.info.range
     assert ((found >= low) & (found <= high)).all() and found.unique().numel() == 5
     assert reward.score([], []).shape == (0,)
@@ -256,8 +257,22 @@ def test_the_judge_refuses_what_it_cannot_read():
     [
         ("pikscore", None, {}, "unknown reward 'pikscore'; did you mean 'pickscore'"),
         ("hps_v22", None, {}, "did you mean 'hps_v2"),
-        ("pickscore", None, {}, "needs a path: a hub id such as 'yuvalkirstain/PickScore_v1', a folder, or 'bundled:"),
-        ("hps", None, {}, "needs a path: a hub id such as 'xswu/HPSv2'"),
+        (
+            "pickscore",
+            None,
+            {},
+            "needs a path: the hub id 'yuvalkirstain/PickScore_v1', a folder or 'bundled:shapes-pickscore'; it reads",
+        ),
+        (
+            "hps",
+            None,
+            {},
+            "needs a path: the hub id 'xswu/HPSv2', .*'bundled:shapes-hps'; it reads HPS_v2.1_compressed.pt",
+        ),
+        ("hps_v2", None, {}, "it reads HPS_v2_compressed.pt of xswu/HPSv2 .licence: Apache-2.0."),
+        ("hps", ".", {"version": "v3"}, "version must be one of v2, v2.1, got 'v3'"),
+        ("hps", ".", {"version": ["v2"]}, "version must be one of v2, v2.1, got"),
+        ("hps", "xswu/HPSv2", {"architecture": 3}, "architecture: "),
         ("pickscore", ".", {"outptu": "logit"}, "unknown option 'outptu'; did you mean 'output'"),
         ("pickscore", ".", {"output": "softmax"}, "output: must be one of logit, .*, got 'softmax'"),
         ("pickscore", ".", {"micro_batch": 0}, "micro_batch: .* got 0"),
@@ -350,36 +365,6 @@ def test_pickled_weights_load_when_trusted(load, hps_folder, tmp_path):
     (folder / "open_clip_model.safetensors").unlink()
     found = rewards.load("hps", str(folder), allow_pickle=True).score(PICTURES, PROMPTS)
     assert torch.equal(found, load("hps").score(PICTURES, PROMPTS))
-
-
-def test_a_checkpoint_of_the_published_layout_is_loaded_strictly(hps_folder, tmp_path, monkeypatch):
-    import open_clip
-    from safetensors.torch import load_file, save_file
-
-    from diffpref.rewards import hps
-
-    config = json.loads((hps_folder / "open_clip_config.json").read_text())["model_cfg"]
-    config["text_cfg"].update({"hf_tokenizer_name": None, "vocab_size": 49408})
-    (tmp_path / "tiny-hps.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "tiny-hps.json")
-    monkeypatch.setattr(hps, "ARCHITECTURE", "tiny-hps")
-    state = open_clip.create_model("tiny-hps").state_dict()
-    file = tmp_path / hps.FILES["v2.1"]
-    torch.save({"state_dict": state, "epoch": 3}, file)
-    with pytest.raises(ModelError, match="pickled weights only"):
-        rewards.load("hps", str(file))
-    reward = rewards.load("hps_v21", str(file), allow_pickle=True)
-    assert reward.info.version == "v2.1"
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "converted.safetensors")
-    converted = rewards.load("hps", str(tmp_path / "converted.safetensors"), multiply_100=True)
-    expected = reward.score(PICTURES, PROMPTS)
-    assert torch.allclose(converted.score(PICTURES, PROMPTS), 100 * expected, atol=1e-4)
-    state.pop("text_projection")
-    torch.save({"state_dict": state}, file)
-    with pytest.raises(ModelError, match="not an HPS checkpoint") as caught:
-        rewards.load("hps", str(file), allow_pickle=True)
-    assert "\n" not in str(caught.value)
-    assert load_file(tmp_path / "converted.safetensors").keys() >= state.keys()
 
 
 # ---------------------------------------------------------------- the house

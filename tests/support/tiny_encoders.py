@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["save_clip", "save_open_clip", "save_tokenizer"]
+__all__ = ["register_open_clip", "save_clip", "save_open_clip", "save_open_clip_checkpoint", "save_tokenizer"]
 
 
 def save_tokenizer(folder: Path) -> Any:
@@ -68,4 +68,32 @@ def save_open_clip(folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def register_open_clip(folder: Path, name: str = "tiny-hps") -> str:
+    """Give open_clip an architecture with its own words, as ViT-H-14 has, and 16 wide; return its name."""
+    import open_clip
+
+    config = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 16, "layers": 2, "head_width": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{name}.json")
+    return name
+
+
+def save_open_clip_checkpoint(folder: Path, file: str, name: str = "tiny-hps") -> Path:
+    """A training checkpoint as HPS is published: a pickle with the weights under ``state_dict``."""
+    import open_clip
+
+    register_open_clip(folder, name)
+    torch.manual_seed(2)
+    model = open_clip.model.CLIP(**deepcopy(open_clip.get_model_config(name)))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    torch.save({"epoch": 3, "state_dict": model.state_dict()}, folder / file)
     return folder

@@ -1,0 +1,11 @@
+"""The reward ``hps_v2``: a checkpoint as it is published, of a tiny architecture."""
+
+from tiny_encoders import save_open_clip_checkpoint
+
+from reward_cases import RewardCase
+
+CASE = RewardCase(
+    "hps_v2",
+    build=lambda folder: str(save_open_clip_checkpoint(folder, "HPS_v2_compressed.pt")),
+    options={"architecture": "tiny-hps", "allow_pickle": True},
+)
