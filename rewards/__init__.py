@@ -8,6 +8,7 @@ that train preference reward models are here too: `pickscore_loss`, `hps_pair_lo
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from diffpref.core.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffpref.rewards._calibrated import calibrated
     from diffpref.rewards._losses import (
         bradley_terry_loss,
         gaussian_pair_loss,
@@ -48,6 +50,7 @@ HPS_VERSIONS = {"v2": "hps_v2", "v2.1": "hps_v21"}
 _PLACES = {
     "bradley_terry_loss": "_losses",
     "cached": "_score_cache",
+    "calibrated": "_calibrated",
     "gaussian_pair_loss": "_losses",
     "hps_list_loss": "_losses",
     "hps_pair_loss": "_losses",
@@ -63,6 +66,7 @@ __all__ = [
     "RewardInfo",
     "bradley_terry_loss",
     "cached",
+    "calibrated",
     "gaussian_pair_loss",
     "hps_list_loss",
     "hps_pair_loss",
@@ -73,6 +77,7 @@ __all__ = [
     "preference_probability",
     "rao_kupper_loss",
     "registry",
+    "takes",
 ]
 
 
@@ -87,7 +92,8 @@ def load(name: str, path: str | None = None, **options: Any) -> Reward:
     Args:
         name: of `registry`, or one of `SHORT_FORMS`.
         path: hub id, folder, or ``bundled:shapes-<name>``, for rewards that have weights.
-        options: of this reward, such as ``output="cosine"``; its factory's keyword arguments.
+        options: of this reward, such as ``output="cosine"``; its factory's keyword arguments. Every reward also takes
+            ``calibration``: a file of ``diffpref reward calibrate``, see `calibrated`.
 
     Raises:
         ConfigError: unknown name or option, an option of the wrong type, or a path that is missing or not wanted.
@@ -105,8 +111,20 @@ def load(name: str, path: str | None = None, **options: Any) -> Reward:
         options = {**defaults, **options}
     elif name not in registry and suggest(name, SHORT_FORMS):
         raise ConfigError(f"unknown reward '{name}'{suggest(name, [*registry, *SHORT_FORMS])}")
+    calibration = options.pop("calibration", None)
     factory = registry.get(name)
-    return factory(path, **validated(f"reward '{name}'", factory, options))
+    reward = factory(path, **validated(f"reward '{name}'", factory, options))
+    if calibration is None:
+        return reward
+    from diffpref.rewards._calibrated import calibrated
+
+    return calibrated(reward, calibration)
+
+
+def takes(name: str, option: str) -> bool:
+    """Return whether a reward has an option, such as ``device``; False for a name that is no reward's."""
+    canonical = SHORT_FORMS.get(name, (name,))[0]
+    return canonical in registry and option in inspect.signature(registry.get(canonical)).parameters
 
 
 def preference_probability(info: RewardInfo, first: Tensor, second: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,16 +79,11 @@ def load_rewards(named: Sequence[Named], device: str, cache: Path | str | None =
         path = options.pop("path", None)
         if path is not None and not isinstance(path, str):
             raise ConfigError(f"reward '{one.name}': path must be text, got {path!r}")
-        canonical = rewards.SHORT_FORMS.get(one.name, (one.name,))[0]
-        if canonical in rewards.registry and _takes_device(rewards.registry.get(canonical)):
+        if rewards.takes(one.name, "device"):
             options = {"device": device, **options}
         reward = rewards.load(one.name, path, **options)
         loaded[one.name] = reward if cache is None else rewards.cached(reward, cache)
     return loaded
-
-
-def _takes_device(factory: Any) -> bool:
-    return "device" in inspect.signature(factory).parameters
 
 
 def judges_and_facts(named: Sequence[Named], device: str) -> tuple[dict[str, Reward], Any]:
