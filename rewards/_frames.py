@@ -12,10 +12,12 @@ from diffpref.core.errors import DataError
 from diffpref.core.media import Clip, Media
 from diffpref.rewards._media import as_clips
 
-__all__ = ["at_most", "at_rate", "middles", "moving_pixels"]
+__all__ = ["at_most", "at_rate", "evenly", "middles", "moving_pixels"]
 
 MIN_FRAMES = 4
 MAX_FRAMES = 768
+PAIR = 2
+"""Qwen2-VL reads two frames as one."""
 
 
 def middles(total: int, count: int) -> list[int]:
@@ -41,30 +43,42 @@ def at_most(total: int, count: int) -> list[int]:
     return [int(place) for place in np.arange(0, total, total / count)][:count]
 
 
-def at_rate(owner: str, number: int, clip: Clip, rate: float, factor: int = 2) -> list[int]:
-    """Return VideoAlign's frames: so many a second, from the first to the last, a multiple of ``factor``, 4 to 768.
+def at_rate(owner: str, number: int, clip: Clip, rate: float) -> list[int]:
+    """Return VideoAlign's frames: so many a second, from the first to the last, an even number of them, 4 to 768.
 
     Args:
         owner: the reward, for messages.
         number: of the item, for messages.
         clip: the video; its ``fps`` must be known.
         rate: frames a second that are wanted.
-        factor: the model reads that many frames as one.
 
     Raises:
-        DataError: nobody said how fast the video runs, or it has fewer than ``factor`` frames.
+        DataError: nobody said how fast the video runs, or it has one frame only.
     """
-    total = len(clip.frames)
-    if clip.fps is None or not clip.fps > 0:
+    if clip.fps is None or not 0 < clip.fps < float("inf"):
         raise DataError(
             f"reward '{owner}' takes {rate:g} frames a second, item {number} has fps {clip.fps}; give Clip(frames, fps)"
         )
-    if total < factor:
-        raise DataError(f"reward '{owner}', item {number}: a video of {total} frames; it needs {factor} or more")
-    most = min(MAX_FRAMES, total) // factor * factor
-    wanted = min(max(total / clip.fps * rate, MIN_FRAMES), most)
-    count = min(round(wanted / factor) * factor, total)
-    return [int(place) for place in np.linspace(0, total - 1, count).round()]
+    return evenly(owner, number, clip, min(max(len(clip.frames) / clip.fps * rate, MIN_FRAMES), MAX_FRAMES))
+
+
+def evenly(owner: str, number: int, clip: Clip, count: float) -> list[int]:
+    """Return frames from the first to the last, the even number next to ``count``, no more than there are.
+
+    Args:
+        owner: the reward, for messages.
+        number: of the item, for messages.
+        clip: the video.
+        count: how many are wanted.
+
+    Raises:
+        DataError: a video of one frame.
+    """
+    total = len(clip.frames)
+    if total < PAIR:
+        raise DataError(f"reward '{owner}', item {number}: a video of one frame; it needs {PAIR} or more")
+    wanted = round(min(count, total // PAIR * PAIR) / PAIR) * PAIR
+    return [int(place) for place in np.linspace(0, total - 1, wanted).round()]
 
 
 def moving_pixels(owner: str, media: Sequence[Media]) -> Iterator[Tensor]:

@@ -157,7 +157,7 @@ class VisionLanguage:
 
         def run(batch: Tensors) -> list[str]:
             made = self.network.generate(
-                **self._placed(batch),
+                **self.placed(batch),
                 do_sample=False,
                 num_beams=1,
                 temperature=None,  # checkpoints that sample by themselves set these three, and transformers warns
@@ -170,7 +170,7 @@ class VisionLanguage:
             texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
             return texts
 
-        return grouped(self._rows(questions, max_new_tokens), run, self.micro_batch)
+        return grouped(self.rows(questions, max_new_tokens), run, self.micro_batch)
 
     @torch.no_grad()
     def read(
@@ -186,14 +186,23 @@ class VisionLanguage:
         head, decoder, length = head_of(self.network), decoder_of(self.network), max(1, len(answer))
 
         def run(batch: Tensors) -> Tensor:
-            hidden = decoder(**self._placed(_continued(batch, answer[:-1])), use_cache=False).last_hidden_state
+            hidden = decoder(**self.placed(_continued(batch, answer[:-1])), use_cache=False).last_hidden_state
             hidden = hidden[:, -length:]
             logits = head.logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
             return reader(logits).cpu()
 
-        return torch.stack(grouped(self._rows(questions, length), run, self.micro_batch))
+        return torch.stack(grouped(self.rows(questions, length), run, self.micro_batch))
 
-    def _rows(self, questions: Sequence[Question], more: int) -> list[dict[str, Tensor]]:
+    def rows(self, questions: Sequence[Question], more: int = 0) -> list[dict[str, Tensor]]:
+        """Return what the model reads of each question, for `grouped`.
+
+        Args:
+            questions: N questions.
+            more: tokens for which there must be room after them.
+
+        Raises:
+            DataError: the processor cannot read a question, or it is too long; the message has its number.
+        """
         room = read_context(self.network.config)
         rows = []
         for number, question in enumerate(questions):
@@ -209,7 +218,8 @@ class VisionLanguage:
             rows.append(row)
         return rows
 
-    def _placed(self, batch: Tensors) -> dict[str, Tensor]:
+    def placed(self, batch: Tensors) -> dict[str, Tensor]:
+        """Return a batch where the network is and, but for whole numbers, of its precision."""
         own = next(self.network.parameters())
         return {n: t.to(own.device, own.dtype if t.is_floating_point() else None) for n, t in batch.items()}
 

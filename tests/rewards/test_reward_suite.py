@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,13 @@ from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
 CASES = cases()
 PLAIN = {"image": np.zeros((64, 64, 3), np.uint8), "video": np.zeros((4, 32, 32, 3), np.uint8), "text": "a text"}
 PLAIN["audio"] = Sound(np.zeros(100, np.float32), 48_000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFPREF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
