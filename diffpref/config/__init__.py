@@ -19,6 +19,7 @@ from diffpref.config.sections import (
     Logging,
     Model,
     Optim,
+    Scorer,
     Training,
     Validation,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Optim",
     "Recipe",
     "RoleSettings",
+    "Scorer",
     "Section",
     "Training",
     "Validation",

@@ -23,6 +23,7 @@ from diffpref.config.sections import (
     Logging,
     Model,
     Optim,
+    Scorer,
     Training,
     Validation,
 )
@@ -40,6 +41,7 @@ class Recipe(Section):
     output: str = Field(min_length=1, description="folder of the run")
     model: Model
     adapter: Adapter = Adapter()
+    scorer: Scorer = Scorer()
     data: Data
     method: Named = Field(description="what is put before the models: a name or {name: {option: value}}")
     objective: list[Named] | None = Field(

@@ -20,6 +20,7 @@ __all__ = [
     "Logging",
     "Model",
     "Optim",
+    "Scorer",
     "Training",
     "Validation",
 ]
@@ -89,6 +90,37 @@ class Adapter(Section):
     )
 
 
+Feature = Literal["image", "text", "product"]
+
+
+class Scorer(Section):
+    """What a reward model of pictures makes of the features of its towers."""
+
+    head: Literal["cosine", "linear", "mlp"] | None = Field(
+        default=None,
+        description="cosine: of picture and prompt, times the model's logit scale, as in PickScore and HPS; linear or"
+        " mlp: a head of its own; not given: cosine where the towers are trained and nothing but a score is asked, else"
+        " mlp",
+    )
+    hidden: list[PositiveInt] = Field(default_factory=lambda: [128], description="widths of the mlp's hidden layers")
+    activation: Literal["relu", "none"] = Field(
+        default="relu", description="between the mlp's layers; none: an affine map, as ImageReward's"
+    )
+    reads: tuple[Feature, ...] = Field(
+        default=("image", "text", "product"),
+        min_length=1,
+        description="what a head reads: features of the picture, of the prompt, and the product of the two",
+    )
+    frames: PositiveInt | None = Field(
+        default=None,
+        description="the items are clips: so many frames, evenly spaced, whose features are averaged; not given: they"
+        " are pictures",
+    )
+    max_logit_scale: Positive = Field(
+        default=100.0, description="the logit scale of the cosine is kept between 1 and this after every update"
+    )
+
+
 class Data(Section):
     """What is learnt from."""
 
@@ -122,6 +154,16 @@ class Data(Section):
         default="auto",
         description="scores of lists: raw; win_rate: the mean probability to beat the others of the list; auto: raw,"
         " and win rates for an objective that reads only 0 to 1, such as lipo_lambda, where raw ones lie beyond",
+    )
+    aspects: list[Text] = Field(
+        default_factory=list,
+        description="pairs judged by several aspects: the names of judgements' aspects, or of scores; each is a column"
+        " of what an objective of several scores reads",
+    )
+    equal_prompts: bool = Field(
+        default=False,
+        description="every prompt weighs alike, however many pairs, lists or samples it has, as in PickScore: weights"
+        " are divided by their number",
     )
     min_gap: NonNegative = Field(
         default=0.0, description="smallest score difference that makes a pair, in units of the score"

@@ -7,6 +7,7 @@ from diffpref.likelihood.beta_units import BETA_UNITS, BetaUnit, convert_beta, m
 from diffpref.likelihood.denoising import DenoisingLikelihood
 from diffpref.likelihood.divergence import answer_divergence, jensen_shannon
 from diffpref.likelihood.head import Head
+from diffpref.likelihood.score import ScoreLikelihood
 from diffpref.likelihood.steps import mean_by_step
 from diffpref.likelihood.tokens import TokenLikelihood
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
@@ -18,6 +19,7 @@ __all__ = [
     "DenoisingLikelihood",
     "Head",
     "NoiseSchedule",
+    "ScoreLikelihood",
     "TokenLikelihood",
     "Weighting",
     "answer_divergence",

@@ -28,10 +28,12 @@ def set_attention(network: Network, backend: str) -> str:
     """
     if backend not in ("auto", "native", "xformers"):
         raise ConfigError(f"model.attention: must be auto, native or xformers, got '{backend}'")
-    if not hasattr(network, "set_attn_processor"):  # transformers
+    if not hasattr(network, "set_attn_processor"):  # transformers, or a head of ours
         if backend == "xformers":
-            raise ConfigError("model.attention: language models take auto or native, got 'xformers'")
-        if backend == "native":
+            raise ConfigError("model.attention: language models and scorers take auto or native, got 'xformers'")
+        if not hasattr(network, "set_attn_implementation"):
+            return "none"
+        if backend == "native" or not network.can_generate():
             network.set_attn_implementation("sdpa")
             return "native"
         from diffpref.models.packing import attach

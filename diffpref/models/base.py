@@ -14,8 +14,11 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from diffpref.config import Scorer
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError
+from diffpref.core.randomness import Random
+from diffpref.models.heads import save_heads
 
 __all__ = ["ModelFamily", "Network"]
 
@@ -94,6 +97,24 @@ class ModelFamily(ABC):
             trained: whether the role that asks is trained, and so has the heads that are.
         """
 
+    def settle(self, wanted: frozenset[str], scorer: Scorer, random: Random, size: int = 1) -> ModelFamily:
+        """Make what a recipe decides, before anything is adapted, and return the family; most have nothing to make.
+
+        Args:
+            wanted: quantities that the objectives name of the policy.
+            scorer: the recipe's section.
+            random: draws the start of what is new.
+            size: numbers of several scores, or of an embedding.
+
+        Raises:
+            ConfigError: the family cannot be what the recipe asks.
+        """
+        return self
+
+    def after_update(self) -> None:
+        """Bring weights back to where they may be; those of most families may be anywhere."""
+        return
+
     def install_heads(self, wanted: frozenset[str], start: str | None = None, size: int = 1) -> list[nn.Parameter]:
         """Add the heads that say what is wanted of the policy; return their parameters, none where none is wanted.
 
@@ -108,6 +129,10 @@ class ModelFamily(ABC):
         if start is not None:
             raise ConfigError("adapter.heads: are a language model's; leave it out")
         return []
+
+    def save_heads(self, folder: Path) -> None:
+        """Write `heads` into a folder."""
+        save_heads(self.heads, folder)
 
     def asked(self, network: Network) -> Network:
         """Return what is to be wrapped for several processes: the module whose forward `answer` calls."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from transformers import CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-__all__ = ["tiny_scheduler", "tiny_tokenizer", "tiny_vae"]
+from diffpref.models.clip_towers import Towers
+from diffpref.models.loading import freeze
+
+__all__ = ["tiny_clip", "tiny_scheduler", "tiny_tokenizer", "tiny_vae"]
 
 
 def tiny_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
@@ -27,6 +31,19 @@ def tiny_tokenizer() -> CLIPTokenizer:
     special = ["<|startoftext|>", "<|endoftext|>"]
     words = [*special, *letters, *(f"{letter}</w>" for letter in letters)]
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
+
+
+def tiny_clip(seed: int = 0) -> tuple[Towers, CLIPModel]:
+    """Return what feeds a CLIP model of 16 pixels and features of 12 numbers, and the model with random weights."""
+    tokenizer = tiny_tokenizer()
+    common = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1}
+    vision = {"image_size": 16, "patch_size": 8}
+    torch.manual_seed(seed)
+    config = CLIPConfig(text_config={**common, **text}, vision_config={**common, **vision}, projection_dim=12)
+    size = {"height": 16, "width": 16}
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
+    return Towers(tokenizer, processor, 16), freeze(CLIPModel(config))
 
 
 def tiny_vae() -> AutoencoderKL:

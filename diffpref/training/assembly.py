@@ -135,7 +135,9 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
         ModelError: nothing that can be loaded lies at a path.
     """
     adapter, cast = plan.adapter, partial(autocast, recipe.model.precision, machine.device)
-    family = open_family(recipe.model, "network").to(machine.device)
+    family: ModelFamily = open_family(recipe.model, "network")
+    size = len(recipe.data.aspects) if "scores" in plan.wanted["policy"] else recipe.adapter.head_size
+    family = family.settle(plan.wanted["policy"], recipe.scorer, random, size).to(machine.device)
     family.even = batches.encoder.even or bool(recipe.model.compile)
     if family.likelihood == "tokens" and machine.sharding is not None:
         raise ConfigError("language models are not spread over processes yet; launch without FSDP")
@@ -149,7 +151,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     network = _spread(recipe, family, placed, machine)
     trained = {"policy": adapter.parameters(Held(bare))}
     trained |= {name: role.parameters for name, role in placed.items() if role.spec.trained}
-    heads = family.install_heads(plan.wanted["policy"], recipe.adapter.heads, recipe.adapter.head_size)
+    heads = family.install_heads(plan.wanted["policy"], recipe.adapter.heads, size)
     trained |= {HEADS: heads} if heads else {}
     optimizer = make_optimizer(recipe.optim, trained, machine.device)
     for name, group in zip(trained, optimizer.param_groups, strict=True):

@@ -110,6 +110,7 @@ def judge(plan: Plan, values: Tensors, columns: Tensors, state: Tensors | None =
         metrics |= plan.composition.metrics(tensors, state)
     if "rewards/margins" in metrics:
         metrics["logits/scale"] = metrics["rewards/margins"].abs()
+    metrics |= _scored(values, columns)
     for group in plan.groups:
         metrics |= _watched(group, values, columns.get("list_mask"))
     labelled, members = _by_label(plan, values, columns)
@@ -152,6 +153,22 @@ def _watched(group: str, values: Tensors, there: Tensor | None) -> dict[str, Ten
         there = torch.ones_like(next(iter(metrics.values()))) if there is None else there
         metrics = {name: (value * there).sum(dim=1) / there.sum(dim=1) for name, value in metrics.items()}
     return metrics
+
+
+def _scored(values: Tensors, columns: Tensors) -> dict[str, Tensor]:
+    """Return what the log says of a pair's scores by a reward model in training; of a tie there is no accuracy."""
+    chosen, rejected = values.get("policy_chosen_score"), values.get("policy_rejected_score")
+    if chosen is None or rejected is None:
+        return {}
+    right = (chosen > rejected).float()
+    if (preference := columns.get("preference")) is not None:
+        right = torch.where(preference == 0.5, 0.5, right)
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": right,
+    }
 
 
 def _by_label(plan: Plan, values: Tensors, columns: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

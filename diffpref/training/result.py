@@ -10,11 +10,11 @@ from diffpref.config import Recipe
 from diffpref.core.contracts import Tensors
 from diffpref.core.files import publish_folder
 from diffpref.models.base import ModelFamily, Network
-from diffpref.models.heads import save_heads
 from diffpref.training.card import write_model_card
 from diffpref.training.disk import writing
 from diffpref.training.log import read_metrics
 from diffpref.training.plan import Plan
+from diffpref.training.reward_result import write_reward_file
 
 __all__ = ["write_results"]
 
@@ -52,7 +52,8 @@ def write_results(
             plan.adapter.save(family, network, folder, state)
     if family.heads is not None:
         with writing(output / "heads", 0, intact), publish_folder(output / "heads", replace=True) as folder:
-            save_heads(family.heads, folder)
+            family.save_heads(folder)
+    write_reward_file(output, recipe, plan, family)
     metrics = read_metrics(output / "metrics.jsonl")
     with writing(output / "README.md", 10_000, intact):
         write_model_card(output, recipe, plan, data=data, metrics=metrics, processes=processes)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError
-from diffpref.core.files import write_atomic
 from diffpref.likelihood.head import Head
 from diffpref.likelihood.tokens import places, read_role, spread
 from diffpref.models import registry
@@ -29,18 +28,17 @@ from diffpref.models.decoders import (
     tiny_decoder,
     tiny_tokenizer,
 )
-from diffpref.models.gates import recompute
 from diffpref.models.heads import HEADS, Heads, activation_weights, load_heads
 from diffpref.models.loading import freeze
 from diffpref.models.packing import is_attached, lay_out, run
+from diffpref.models.peft_files import add_adapter, fold, read_adapter, save_adapter
 from diffpref.models.precision import DTYPES
+from diffpref.models.recompute import checkpoint_layers
 from diffpref.models.tokenising import Text, encode_completions
 
 __all__ = ["CausalLM", "Completions"]
 
 POLICY = "default"
-PREFIX = "base_model.model."
-"""What PEFT writes before the names of a model's layers."""
 
 
 class Completions(nn.Module):
@@ -299,48 +297,18 @@ class CausalLM(ModelFamily):
         return blocks_of(decoder_of(network))
 
     def set_checkpointing(self, network: Network, level: bool | str) -> None:
-        if not level:
-            return
-        every = 2 if level == "every_second" else 1
-        network._set_gradient_checkpointing(True, recompute, every)
-        for block in self.blocks(network):  # its layers stay as they are: no dropout
-            block.training = True
+        checkpoint_layers(network, self.blocks(network), level)
 
     # ------------------------------------------------------------ what was trained
 
     def add_lora(self, network: Network, config: Any, name: str) -> None:
-        from peft import inject_adapter_in_model
-
-        inject_adapter_in_model(config, network, name)  # what add_adapter of transformers does, for any version of PEFT
+        add_adapter(network, config, name)
 
     def read_lora(self, network: Network, path: str, name: str) -> int:
-        from peft import LoraConfig
-        from peft.utils import set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        folder = Path(path)
-        if not (folder / "adapter_config.json").is_file():
-            raise ModelError(f"{path}: no adapter_config.json; expected a folder that PEFT wrote")
-        config = LoraConfig.from_pretrained(str(folder))
-        weights = load_file(folder / "adapter_model.safetensors")
-        self.add_lora(network, config, name)
-        set_peft_model_state_dict(
-            network, {key.removeprefix(PREFIX): tensor for key, tensor in weights.items()}, adapter_name=name
-        )
-        return sum(tensor.numel() for tensor in weights.values())
+        return read_adapter(network, path, name)
 
     def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
-        import json
-
-        from safetensors.torch import save
-
-        path = Path(self.path)
-        known = None if path.exists() or path.is_absolute() or self.path == "tiny" else self.path
-        told = {**settings, "base_model_name_or_path": known, "task_type": "CAUSAL_LM", "inference_mode": True}
-        weights = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_atomic(Path(folder) / "adapter_config.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
-        write_atomic(Path(folder) / "adapter_model.safetensors", save(weights, {"format": "pt"}))
+        save_adapter(folder, state, settings, self.path, "CAUSAL_LM")
 
     def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
         network.save_pretrained(folder, state_dict=None if state is None else dict(state))
@@ -361,15 +329,3 @@ def _check_head(path: str, network: Network) -> None:
             f"model.path: {path} makes its logits in a way that is not known here ({type(network).__name__}: more than"
             " a linear head with a bias, a scale and a soft cap)"
         )
-
-
-def fold(network: Network) -> None:
-    """Add every LoRA in a network to the weights that it adapts, and take it out."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted = [(name, module) for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, module in adapted:
-        module.merge()
-        parent, _, own = name.rpartition(".")
-        setattr(network.get_submodule(parent), own, module.get_base_layer())
-    del network.peft_config
