@@ -37,7 +37,7 @@ def load_prompt_set(word: str) -> PromptSet:
             Or a file that cannot be read or holds no prompts.
 
     >>> load_prompt_set("shapes:unseen:3").prompts[0]
-    'a green square above a red square'
+    'a red square left of a green circle'
     """
     if Path(word).is_file() or word.startswith(("shapes:", "words:")):
         return _plain(word)
