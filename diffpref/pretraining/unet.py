@@ -3,18 +3,14 @@
 Run ``python -m diffpref.pretraining.unet --vae runs/pretraining/vae/model --text runs/pretraining/text/model --output
 runs/pretraining/unet`` after the VAE and the text encoders.
 
-The base is to *know how, but not always do it*: most of the run shows true captions; in the last part a stated share of
-them is wrong in one fact, as captions from the web are. That is the headroom that preferences can turn into right
-pictures. The captions of the splits ``unseen`` and ``held_out`` never appear.
+Most of the run shows true captions, the last part mistaken ones too; see `diffpref.pretraining.pool`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
@@ -22,16 +18,14 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from diffpref.core.randomness import Random
 from diffpref.pretraining.loop import Loop
-from diffpref.pretraining.scenes import scene_batch, to_tensor
+from diffpref.pretraining.pool import Scenes
 from diffpref.pretraining.text import MAX_TOKENS, WIDTH
-from diffpref.shapes.grammar import COLOURS, RELATIONS, SHAPES, Caption, captions
 
-__all__ = ["assemble", "build", "main", "mistake"]
+__all__ = ["assemble", "build", "encode_sentences", "main"]
 
 BATCH = 64
 TIME_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
 SNR_GAMMA = 5.0
-EMPTY_SHARE = 0.1
 
 
 def build() -> UNet2DConditionModel:
@@ -68,18 +62,6 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def mistake(caption: Caption, random: np.random.Generator) -> Caption:
-    """Return the caption with one fact changed: a colour, a shape or the relation."""
-    which = random.integers(5)
-    if which == 4:
-        return replace(caption, relation=str(random.choice([r for r in RELATIONS if r != caption.relation])))
-    side = "first" if which < 2 else "second"
-    thing = getattr(caption, side)
-    field, words = ("colour", list(COLOURS)) if which % 2 else ("shape", list(SHAPES))
-    word = str(random.choice([w for w in words if w != getattr(thing, field)]))
-    return replace(caption, **{side: replace(thing, **{field: word})})
-
-
 def assemble(vae: Path, text: Path, unet: UNet2DConditionModel) -> StableDiffusionXLPipeline:
     """Return the pipeline, in float32."""
     return StableDiffusionXLPipeline(
@@ -101,40 +83,6 @@ def encode_sentences(pipeline: StableDiffusionXLPipeline, sentences: Sequence[st
     embeds, _, pooled, _ = pipeline.encode_prompt(list(sentences), do_classifier_free_guidance=False)
     assert embeds.shape[1] == MAX_TOKENS
     return embeds, pooled
-
-
-class Scenes:
-    """A pool of encoded scenes and captions to draw batches from."""
-
-    def __init__(self, pipeline: StableDiffusionXLPipeline, random: Random, per_caption: int, device: str) -> None:
-        self.random, self.captions, self.device = random, captions("seen"), device
-        vae = pipeline.vae.to(device)
-        self.shown: list[Caption] = []
-        encoded: list[Tensor] = []
-        for visit in range(per_caption):
-            for start in range(0, len(self.captions), 115):
-                part = self.captions[start : start + 115]
-                pictures = [scene_batch([c], 1, random, "pool", visit, start + i)[1] for i, c in enumerate(part)]
-                with torch.no_grad():
-                    latents = vae.encode(to_tensor(np.concatenate(pictures)).to(device)).latent_dist.mode()
-                encoded.append(latents * vae.config.scaling_factor)
-                self.shown.extend(part)
-        self.latents = torch.cat(encoded)
-        generator = random.numpy("mistakes")
-        self.wrong = [mistake(caption, generator) for caption in self.shown]
-        sentences = sorted({str(c) for c in [*self.shown, *self.wrong]})
-        self.number = {sentence: i for i, sentence in enumerate([*sentences, ""])}
-        self.embeds, self.pooled = (e.to(device) for e in encode_sentences(pipeline, list(self.number)))
-
-    def batch(self, step: int, wrong_share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return latents (N, 4, 16, 16), embeddings and pooled embeddings of a step."""
-        generator = self.random.numpy("batch", step)
-        rows = generator.integers(len(self.shown), size=BATCH)
-        wrong = generator.random(BATCH) < wrong_share
-        empty = generator.random(BATCH) < EMPTY_SHARE
-        sentences = [str(self.wrong[r] if w else self.shown[r]) for r, w in zip(rows, wrong, strict=True)]
-        texts = [self.number["" if e else s] for s, e in zip(sentences, empty, strict=True)]
-        return self.latents[rows], self.embeds[texts], self.pooled[texts]
 
 
 def main(
@@ -165,12 +113,20 @@ def main(
     torch.manual_seed(seed)
     unet = build().to(device)
     pipeline = assemble(vae, text, unet)
-    scenes = Scenes(pipeline, random, scenes_per_caption, device)
+    encoder = pipeline.vae.to(device)
+
+    def encode_pictures(pixels: Tensor) -> Tensor:
+        return encoder.encode(pixels.to(device)).latent_dist.mode() * encoder.config.scaling_factor
+
+    def encode(sentences: Sequence[str]) -> tuple[Tensor, ...]:
+        return tuple(told.to(device) for told in encode_sentences(pipeline, sentences))
+
+    scenes = Scenes(encode_pictures, encode, random, scenes_per_caption, BATCH)
     alphas = pipeline.scheduler.alphas_cumprod.to(device)
     time_ids = torch.tensor([TIME_IDS], device=device).expand(BATCH, -1)
     loop = Loop(output, {"unet": unet}, steps=steps, learning_rate=1e-3, ema_decay=0.999, checkpoint_every=250)
     for step in loop:
-        latents, embeds, pooled = scenes.batch(step, wrong_share if step >= wrong_from * steps else 0.0)
+        latents, (embeds, pooled) = scenes.batch(step, wrong_share if step >= wrong_from * steps else 0.0)
         generator = random.generator("noise", step)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         timesteps = torch.randint(len(alphas), (BATCH,), generator=generator).to(device)
