@@ -2,7 +2,8 @@
 
 Run ``python -m diffpref.pretraining.sd3 --output runs/pretraining/sd3``: VAE and text encoders are those of the bundled
 SDXL pipeline. There is no T5, as many run SD3; then the pipeline hands the transformer as many zeros as T5 would have
-tokens. Most steps have few of these, some the pipeline's usual number, so that both work.
+tokens. Most steps have few of these, some the pipeline's usual number, so that both work. Load the result with
+``from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)``: diffusers asks for them.
 
 Most of the run shows true captions, the last part mistaken ones too; see `diffpref.pretraining.pool`.
 """

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffpref.core.assets import resolve
 from diffpref.core.files import read_json
-from diffpref.pretraining import bundle, clip, hps, pickscore, samples, text, unet, vae
+from diffpref.pretraining import bundle, clip, hps, pickscore, samples, sd3, text, unet, vae, video
 from diffpref.pretraining.loop import Loop, one_cycle
 
 STEPS = 30
@@ -51,6 +51,25 @@ def test_the_losses_fall(trained: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert read_json(trained / "unet" / "checkpoint" / "counters.json")["step"] == STEPS
     text.main(trained / "text", steps=STEPS)  # a finished run is not run again
     assert "step" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", "TextToVideoSDPipeline"])
+def test_flow_and_video_pipelines_come_out_whole_and_draw(kind: str, tmp_path: Path) -> None:
+    import diffusers
+
+    torch.set_num_threads(1)
+    if kind == "StableDiffusion3Pipeline":
+        sd3.main(tmp_path, steps=3, scenes_per_caption=1)
+    else:
+        video.main(tmp_path, steps=10, clips_per_caption=1)  # two of single frames
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "StableDiffusion3Pipeline" else {}
+    pipeline = getattr(diffusers, kind).from_pretrained(tmp_path / "model", **absent)
+    size = {"height": 64, "width": 64} if "Video" not in kind else {"height": 32, "width": 32, "num_frames": 8}
+    drawn = pipeline("a red circle", num_inference_steps=2, output_type="np", **size)
+    shown = drawn.images if "Video" not in kind else drawn.frames
+    assert shown.shape[-3] == shown.shape[-2] == size["height"] and bool((shown >= 0).all())
+    assert read_json(tmp_path / "checkpoint" / "counters.json")["step"] == (3 if "Video" not in kind else 10)
 
 
 def _run(folder: Path, steps: int, stop: int | None = None) -> nn.Linear:
