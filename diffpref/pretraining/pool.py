@@ -56,15 +56,16 @@ class Scenes:
         batch_size: int,
     ) -> None:
         self.random, self.batch_size = random, batch_size
-        known, shown, encoded = captions("seen"), [], []
+        known = captions("seen")
+        self.shown: list[Caption] = []
+        encoded: list[Tensor] = []
         for visit in range(per_caption):
             for start in range(0, len(known), CHUNK):
                 part = known[start : start + CHUNK]
                 pictures = [scene_batch([c], 1, random, "pool", visit, start + i)[1] for i, c in enumerate(part)]
                 with torch.no_grad():
                     encoded.append(encode_pictures(to_tensor(np.concatenate(pictures))))
-                shown.extend(part)
-        self.shown: list[Caption] = shown
+                self.shown.extend(part)
         self.latents = torch.cat(encoded)
         generator = random.numpy("mistakes")
         self.wrong = [mistake(caption, generator) for caption in self.shown]
