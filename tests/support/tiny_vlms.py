@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 
 from diffpref.models.pictures import tiny_processor, tiny_seer
 
-__all__ = ["save_llava", "save_qwen2_vl"]
+__all__ = ["numbers", "save_llava", "save_qwen2_vl"]
 
 ROOM = 2048
 
@@ -23,15 +25,40 @@ def widen(network: Any, seed: int = 0, std: float = 0.2) -> Any:
     return network
 
 
-def save_llava(folder: Path, seed: int = 0) -> Path:
-    """A LLaVA of two layers that reads bytes and pictures of 16 x 16 pixels."""
+def save_llava(
+    folder: Path, seed: int = 0, answers: Sequence[str] = (), phrases: Sequence[str] = (), std: float = 0.2
+) -> Path:
+    """A LLaVA of two layers that reads bytes and pictures of 16 x 16 pixels.
+
+    Args:
+        folder: where it is saved.
+        seed: of its weights.
+        answers: words of which it says one at a time, and nothing else: which one is up to its random weights.
+        phrases: texts that are one token each, so that long questions are short for it.
+        std: of its weights; the larger, the more each token matters.
+    """
     processor = tiny_processor()
-    processor.tokenizer.model_max_length = ROOM
+    tokenizer = processor.tokenizer
+    tokenizer.model_max_length = ROOM
+    tokenizer.add_tokens([AddedToken(words, normalized=False) for words in (*answers, *phrases)])
     network = tiny_seer(processor, seed)
     network.config.text_config.max_position_embeddings = ROOM
-    widen(network, seed).save_pretrained(folder)
+    widen(network, seed, std)
+    if answers:
+        head = network.get_output_embeddings().weight.data
+        spoken = tokenizer.convert_tokens_to_ids(list(answers))
+        kept = head[spoken]
+        kept[1::2] = -kept[: len(kept) // 2 * 2 : 2]  # of two that are opposite, one is above what is never said
+        head.zero_()
+        head[spoken] = kept
+    network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def numbers(low: float = 1, high: float = 5, step: float = 0.01, form: str = "Score: {:.2f}\n") -> list[str]:
+    """Return answers that a judge may give, each with another number."""
+    return [form.format(*[low + step * k] * form.count("{")) for k in range(round((high - low) / step) + 1)]
 
 
 QWEN_TEMPLATE = (
