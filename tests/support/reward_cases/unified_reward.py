@@ -12,6 +12,6 @@ ANSWERS = numbers(form="Final Score: {:.2f}\n")
 
 CASE = RewardCase(
     "unified_reward",
-    build=lambda folder: str(save_llava(folder, answers=ANSWERS, phrases=PHRASES)),
-    options={"max_new_tokens": 2},
+    build=lambda folder: str(save_llava(folder, answers=ANSWERS, phrases=PHRASES, std=0.3)),
+    options={"max_new_tokens": 3},
 )

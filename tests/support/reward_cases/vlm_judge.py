@@ -11,6 +11,6 @@ PHRASES = [phrase for phrase in re.split(r"\{\w+\}", default_template("points").
 
 CASE = RewardCase(
     "vlm_judge",
-    build=lambda folder: str(save_llava(folder, answers=numbers(), phrases=PHRASES)),
-    options={"max_new_tokens": 2},
+    build=lambda folder: str(save_llava(folder, answers=numbers(), phrases=PHRASES, std=0.3)),
+    options={"max_new_tokens": 3},
 )
