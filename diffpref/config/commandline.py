@@ -152,7 +152,7 @@ def _value(words: list[str], field: FieldInfo, path: str) -> Any:
     members = alternatives(field.annotation)
     if len(words) == 1 and words[0] in ("null", "~") and NoneType in members:
         return None
-    if str in members:
+    if str in members and len(words) == 1 and not (_is_list(field) and words[0].startswith("[")):
         return words[0]
     texts = next((str in alternatives(get_args(m)[0]) for m in members if get_origin(m) is list), False)
     if texts and not (len(words) == 1 and words[0].startswith("[")):

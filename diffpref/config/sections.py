@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from diffpref.config.named import Named
 from diffpref.config.section import Section
@@ -138,12 +138,26 @@ class Data(Section):
     pairing: Literal["best_vs_worst", "all_pairs", "adjacent"] = Field(
         default="best_vs_worst", description="which pairs a record with several candidates gives; lists take all"
     )
-    score: str | None = Field(
-        default=None, description="score that orders candidates; not given: the record's judgements"
+    score: str | list[Text] | None = Field(
+        default=None,
+        description="score that orders candidates, or several that do together; not given: the record's judgements",
+    )
+    combine: Literal["weighted_sum", "zscore", "win_fraction", "consensus"] = Field(
+        default="zscore",
+        description="several scores: their sum (weighted_sum); the sum of their z-scores among the candidates (zscore);"
+        " the share of comparisons that a candidate wins (win_fraction); zscore, and only pairs on which all agree"
+        " (consensus)",
+    )
+    score_weights: list[NonNegative] | None = Field(
+        default=None, description="several scores: what each counts; not given: the same"
     )
     score_scale: Positive = Field(
         default=1.0,
         description="s in P(a is better than b) = sigmoid(s * (score of a - score of b)), from which win rates follow",
+    )
+    calibration: Text | None = Field(
+        default=None,
+        description="file of diffpref reward calibrate, which gives score_scale and the version of the score",
     )
     score_labels: Literal["hard", "soft"] = Field(
         default="hard",
@@ -204,6 +218,24 @@ class Data(Section):
     max_unusable: Probability = Field(
         default=0.01, description="share of records, scores or shards that may be unusable before the run stops"
     )
+
+    @model_validator(mode="after")
+    def _fit_scores(self) -> Data:
+        several = isinstance(self.score, list)
+        if several and len(set(self.score or ())) < max(1, len(self.score or ())):
+            raise ValueError(f"score: several scores must be different ones, got {self.score}")
+        for name in ("combine", "score_weights"):
+            if not several and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: is for several scores, score: [NAME, NAME]; got {self.score!r}")
+        if self.score_weights is not None and len(self.score_weights) != len(self.score or ()):
+            raise ValueError(f"score_weights: one a score, {len(self.score or ())}; got {len(self.score_weights)}")
+        if self.score_weights is not None and not any(self.score_weights):
+            raise ValueError("score_weights: must not all be 0")
+        if self.calibration is not None and (several or self.score is None):
+            raise ValueError(f"calibration: is of one score; name it in score, got {self.score!r}")
+        if self.calibration is not None and self.score_scale != 1.0:
+            raise ValueError("calibration: gives score_scale; leave that out")
+        return self
 
 
 class Bank(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffpref.data.columns import clean_prompt
+from diffpref.data.combined import Combined
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
 from diffpref.data.items import ATTACHED, COMPANIONS, VIEWS, Item, attached, given_columns, view_of
 from diffpref.data.lists import Ranking, list_view
@@ -21,6 +22,7 @@ __all__ = [
     "CENTRE",
     "COMPANIONS",
     "VIEWS",
+    "Combined",
     "Framed",
     "Framing",
     "Item",

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffpref.core.contracts import Record
-from diffpref.core.errors import DataError
+from diffpref.core.errors import ConfigError, DataError
+from diffpref.data.combined import Combined, ScoreName
 from diffpref.data.pairs import LIMIT, whole_judgements
 from diffpref.data.scores import FEW, judged_win_rates, kinds_of_scores, read_scores, scored_win_rates
 from diffpref.ranking import ranks
@@ -59,7 +60,7 @@ class Ranking:
 
 def list_view(
     records: Sequence[Record],
-    score: str | None = None,
+    score: ScoreName | None = None,
     *,
     aspect: str = "overall",
     drop_ties: bool = True,
@@ -70,8 +71,8 @@ def list_view(
 
     Args:
         records: of a store or a plain table.
-        score: the reward (``name`` or ``name@version``) that scores; None: the mean probability to win by the record's
-            judgements is the score.
+        score: the reward (``name`` or ``name@version``) that scores, or several as `Combined`; None: the mean
+            probability to win by the record's judgements is the score.
         aspect: without ``score``: which judgements.
         drop_ties: leave out records whose candidates are all equally good.
         max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
@@ -79,7 +80,12 @@ def list_view(
 
     Raises:
         DataError: no record gives a list, and the message says why.
+        ConfigError: several scores by consensus, which keeps or drops pairs and orders no list.
     """
+    if isinstance(score, Combined) and score.rule == "consensus":
+        raise ConfigError(
+            "data.combine: consensus keeps or drops pairs; lists take zscore, win_fraction or weighted_sum"
+        )
     left_out: Counter[str] = Counter()
     if score is None:
         told = [judged_win_rates(len(r.candidates), whole_judgements(r, aspect)) for r in records]
@@ -105,7 +111,7 @@ def list_view(
     return found
 
 
-def _why_none(records: Sequence[Record], score: str | None, left_out: Mapping[str, int]) -> str:
+def _why_none(records: Sequence[Record], score: ScoreName | None, left_out: Mapping[str, int]) -> str:
     start = f"{len(records)} records give no list"
     if all(len(record.candidates) < 2 for record in records):
         return (

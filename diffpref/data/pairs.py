@@ -10,18 +10,19 @@ from dataclasses import dataclass, field, replace
 
 from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
+from diffpref.data.combined import Combined, ScoreName, missing_names
 from diffpref.data.items import attached
 from diffpref.data.scores import (
     SIMILARITY,
-    beats,
     judged_win_rates,
     kinds_of_scores,
+    members,
     read_scores,
     score_of,
     scored_win_rates,
     stored_win_rates,
 )
-from diffpref.ranking import PAIRINGS
+from diffpref.ranking import PAIRINGS, agreed_pairs, win_probability
 
 __all__ = ["LIMIT", "Pair", "Pairs", "check_judgement", "pair_view", "whole_judgements"]
 
@@ -32,6 +33,7 @@ LIMIT = 0.01
 SIDES = ("chosen", "rejected")
 TIES = "judgements that are ties"
 IDENTICAL = "pairs of one and the same picture"
+DISPUTED = "pairs on which the scores disagree"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Pairs(list[Pair]):
 def pair_view(
     records: Sequence[Record],
     pairing: str = "best_vs_worst",
-    score: str | None = None,
+    score: ScoreName | None = None,
     *,
     min_gap: float = 0.0,
     drop_ties: bool = True,
@@ -105,6 +107,7 @@ def pair_view(
     aspect: str = "overall",
     max_unusable: float = LIMIT,
     score_scale: float = 1.0,
+    tie_weight: float = 0.0,
     soft: bool = False,
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
@@ -112,7 +115,8 @@ def pair_view(
     Args:
         records: of a store or a plain table.
         pairing: with ``score``: which two of a record's candidates, a name of `diffpref.ranking.PAIRINGS`.
-        score: the reward (``name`` or ``name@version``) whose scores order the candidates; None: the judgements decide.
+        score: the reward (``name`` or ``name@version``) whose scores order the candidates, or several as `Combined`;
+            None: the judgements decide.
         min_gap: with ``score``: the smallest difference that counts, in the score's unit.
         drop_ties: without ``score``: leave out judgements of probability 0.5; else they stay, the first as chosen.
         drop_identical: leave out pairs of one and the same picture; else they stay, and teach nothing.
@@ -122,6 +126,7 @@ def pair_view(
         aspect: without ``score``: which judgements; those of a part (with start and end) belong to another view.
         max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
         score_scale: with ``score``: s in P(a is better than b) = sigmoid(s * (score_a - score_b)), for win rates.
+        tie_weight: with ``score`` and ``soft``: nu of Davidson's ties, see `diffpref.ranking.win_probability`.
         soft: with ``score``: that probability is the pair's, else 1.
 
     Raises:
@@ -132,7 +137,8 @@ def pair_view(
     if score is None:
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
     else:
-        found = _scored(records, pairing, score, min_gap, max_unusable, score_scale, soft, left_out)
+        scale = (score_scale, tie_weight)
+        found = _scored(records, pairing, score, min_gap, max_unusable, scale, soft, left_out)
     others = {index: there for index, record in enumerate(records) if (there := attached(record))}
     pairs = Pairs(
         replace(
@@ -224,26 +230,35 @@ def _merged(judgements: Sequence[Judgement]) -> Iterator[Judgement]:
 def _scored(
     records: Sequence[Record],
     pairing: str,
-    score: str,
+    score: ScoreName,
     min_gap: float,
     max_unusable: float,
-    scale: float,
+    scale: tuple[float, float],
     soft: bool,
     left_out: Counter[str],
 ) -> Iterator[Pair]:
     choose = PAIRINGS.get(pairing)
     read = read_scores(records, score, max_unusable, left_out)
+    agreed = total = 0
     for index, (record, scores) in enumerate(zip(records, read, strict=True)):
-        rates = scored_win_rates(scores, scale)
+        rates = scored_win_rates(scores, scale[0])
+        undisputed = agreed_pairs(members(record, score)) if isinstance(score, Combined) else None
         for chosen, rejected in choose(scores, min_gap=min_gap):
+            total, is_agreed = total + 1, undisputed is None or (chosen, rejected) in undisputed
+            agreed += is_agreed
+            if isinstance(score, Combined) and score.rule == "consensus" and not is_agreed:
+                left_out[DISPUTED] += 1
+                continue
             both = (scores[chosen], scores[rejected])
             won = (rates[chosen], rates[rejected])
-            probability = beats(*both, scale) if soft else 1.0
+            probability = win_probability(both[0] - both[1], *scale) if soft else 1.0
             yield Pair(index, record.id, record.prompt, chosen, rejected, probability, scores=both, win_rates=won)
+    if isinstance(score, Combined) and total:
+        logger.info("%s: all scores agree on %d of %d pairs (%.1f %%)", score, agreed, total, 100 * agreed / total)
 
 
 def _why_none(
-    records: Sequence[Record], score: str | None, min_gap: float, aspect: str, left_out: Mapping[str, int]
+    records: Sequence[Record], score: ScoreName | None, min_gap: float, aspect: str, left_out: Mapping[str, int]
 ) -> str:
     counted = kinds_of_scores(records)
     existing = ", ".join(f"{name} ({count})" for name, count in sorted(counted.items())) or "none"
@@ -262,6 +277,9 @@ def _why_none(
             f"{start}: of {judgements} judgements none of aspect '{aspect}' is decided;"
             f" to pair by a score, name one: {existing}"
         )
-    if score.partition("@")[0] not in counted:
-        return f"{start}: no candidate has a score '{score}'; scores there are: {existing}; judgements: {judgements}"
+    if missing := missing_names(score, records):
+        there = f"scores there are: {existing}; judgements: {judgements}"
+        return f"{start}: no candidate has a score '{missing[0]}'; {there}"
+    if left_out.get(DISPUTED):
+        return f"{start}: {left_out[DISPUTED]} were {DISPUTED}; combine otherwise than by consensus, or fewer scores"
     return f"{start}: all differences of '{score}' are 0 or below min_gap={min_gap}, or no record has two scores"

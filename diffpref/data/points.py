@@ -14,6 +14,7 @@ from typing import Any
 
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
+from diffpref.data.combined import ScoreName
 from diffpref.data.pairs import pair_view
 
 __all__ = ["Point", "point_view"]
@@ -64,12 +65,12 @@ class Point:
         return {"label": self.label, "weight": self.weight} | {n: v for n, v in told.items() if v is not None}
 
 
-def point_view(records: Sequence[Record], score: str | None = None, **pairing: Any) -> list[Point]:
+def point_view(records: Sequence[Record], score: ScoreName | None = None, **pairing: Any) -> list[Point]:
     """Return the labelled candidates of records, in their order.
 
     Args:
         records: of a store or a plain table.
-        score: the reward whose pairs give winners and losers; None: labels, else judgements.
+        score: the reward, or several, whose pairs give winners and losers; None: labels, else judgements.
         pairing: how pairs are made where there are no labels, as for `diffpref.data.pairs.pair_view`.
 
     Raises:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from diffpref.core.contracts import Candidate, Judgement, Record
 from diffpref.core.errors import DataError
-from diffpref.ranking import num_unscored
+from diffpref.data.combined import Combined, ScoreName
+from diffpref.ranking import combine, num_unscored
 
 __all__ = [
     "FEW",
@@ -18,6 +19,7 @@ __all__ = [
     "beats",
     "judged_win_rates",
     "kinds_of_scores",
+    "members",
     "read_scores",
     "score_of",
     "scored_win_rates",
@@ -46,20 +48,32 @@ def score_of(candidate: Candidate, name: str) -> float:
     return found[-1].value if found else math.nan
 
 
+def members(record: Record, score: Combined) -> list[list[float]]:
+    """Return a record's matrix of scores: a row a score, a column a candidate; NaN where one has none."""
+    return [[score_of(candidate, name) for candidate in record.candidates] for name in score.scores]
+
+
 def read_scores(
-    records: Sequence[Record], score: str, max_unusable: float, left_out: Counter[str]
+    records: Sequence[Record], score: ScoreName, max_unusable: float, left_out: Counter[str]
 ) -> list[list[float]]:
     """Return the scores of every record's candidates, NaN where one has none.
 
     Args:
         records: of a source.
-        score: ``name`` or ``name@version``.
-        max_unusable: the largest share of values that are there but NaN or infinite.
+        score: ``name`` or ``name@version``; or several, which are combined record by record. A candidate that lacks one
+            of them has none.
+        max_unusable: the largest share of values, of each score, that are there but NaN or infinite.
         left_out: what is not usable is counted into it.
 
     Raises:
         DataError: too many values are NaN or infinite.
     """
+    if isinstance(score, Combined):
+        for name in score.scores:
+            read_scores(records, name, max_unusable, Counter())
+        combined = [combine(members(r, score), score.rule, score.weights) for r in records]
+        left_out += Counter({UNSCORED: sum(map(num_unscored, combined)), FEW: sum(len(row) < 2 for row in combined)})
+        return combined
     read: list[list[float]] = []
     given = not_finite = 0
     for record in records:

@@ -30,6 +30,7 @@ from diffpref.loops.progress import Progress
 from diffpref.loops.stage import Drawer, Iterate, Stage
 from diffpref.models import registry as families
 from diffpref.training import Trainer, continue_run, make_plan
+from diffpref.training.items import score_settings
 
 __all__ = ["check_loop", "run_loop"]
 
@@ -258,7 +259,7 @@ def _given(data: Data, texts: bool) -> list[Record]:
     pairs = pair_view(
         [records[number] for number in several],
         data.pairing,
-        data.score,
+        score_settings(data)[0],
         min_gap=data.min_gap,
         drop_ties=data.drop_ties,
         drop_identical=data.drop_identical,

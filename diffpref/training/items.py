@@ -9,12 +9,34 @@ from typing import Any
 
 from diffpref.config import Data
 from diffpref.core.contracts import Record
-from diffpref.data import Item, Ranking, list_view, open_records, pair_view, point_view, usable_records
+from diffpref.core.errors import ConfigError
+from diffpref.data import Combined, Item, Ranking, list_view, open_records, pair_view, point_view, usable_records
+from diffpref.data.combined import ScoreName
 from diffpref.objectives.compose import Composition
+from diffpref.ranking import Calibration
 
-__all__ = ["load_items", "settle_scores"]
+__all__ = ["load_items", "score_settings", "settle_scores"]
 
 logger = logging.getLogger(__name__)
+
+
+def score_settings(data: Data) -> tuple[ScoreName | None, float, float]:
+    """Return what orders candidates, s of its probabilities, and the weight of ties, as a recipe's section says.
+
+    Raises:
+        ConfigError: the calibration is of another score.
+        DataError: there is no such calibration.
+    """
+    if isinstance(data.score, list):
+        weights = None if data.score_weights is None else tuple(data.score_weights)
+        return Combined(tuple(data.score), data.combine, weights), data.score_scale, 0.0
+    if data.calibration is None or data.score is None:
+        return data.score, data.score_scale, 0.0
+    found = Calibration.load(data.calibration)
+    wanted = f"{found.score}@{found.version}"
+    if data.score not in (found.score, wanted):
+        raise ConfigError(f"data.calibration: {data.calibration} is of {wanted}, and data.score is {data.score}")
+    return wanted, found.scale, found.tie_weight
 
 
 def load_items(
@@ -33,13 +55,14 @@ def load_items(
     """
     opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
     records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
+    score, scale, tie_weight = score_settings(data)
     common: dict[str, Any] = {
         "drop_ties": data.drop_ties,
         "max_unusable": data.max_unusable,
-        "score_scale": data.score_scale,
+        "score_scale": scale,
     }
     if view == "lists":
-        return records, list_view(records, data.score, **common)
+        return records, list_view(records, score, **common)
     common |= {
         "pairing": data.pairing,
         "min_gap": data.min_gap,
@@ -47,8 +70,9 @@ def load_items(
         "judgements": data.judgements,
     }
     if view == "pairs":
-        return records, pair_view(records, score=data.score, soft=data.score_labels == "soft", **common)
-    return records, point_view(records, score=data.score, **common)
+        soft = data.score_labels == "soft"
+        return records, pair_view(records, score=score, soft=soft, tie_weight=tie_weight, **common)
+    return records, point_view(records, score=score, **common)
 
 
 def settle_scores(items: Sequence[Item], rule: str, composition: Composition) -> Sequence[Item]:
