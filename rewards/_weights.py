@@ -48,12 +48,15 @@ _CONTENT = (
     "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "sentencepiece.bpe.model",
     "spiece.model",
+    "spm.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "video_preprocessor_config.json",
     "vocab.json",
+    "vocab.txt",
 )
 
 
