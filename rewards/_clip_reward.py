@@ -31,7 +31,7 @@ class DualEncoderReward:
         scale: Callable[[Tensor, Sequence[str]], Tensor],
         micro_batch: int = 16,
     ) -> None:
-        info = info if info.preprocessing else replace(info, preprocessing=f"rgb+bicubic{encoder.framing.size}+centre")
+        info = info if info.preprocessing else replace(info, preprocessing=encoder.framing.name)
         self._info, self.encoder, self._scale, self.micro_batch = info, encoder, scale, micro_batch
 
     @property

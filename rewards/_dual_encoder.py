@@ -25,17 +25,26 @@ MAX_ASPECT = 16
 
 @dataclass(frozen=True)
 class Framing:
-    """How a model wants its pictures: the short side resized (bicubic, antialiased), the centre cut, normalised.
+    """How a model wants its pictures: resized (antialiased) to a square of which nothing is seen beyond, normalised.
 
     Args:
         size: side of the square, pixels.
         mean: of each channel, in [0, 1].
         std: of each channel.
+        interpolation: of the resizing.
+        squash: both sides are resized to the square's; else the short one is, and the centre cut.
     """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    squash: bool = False
+
+    @property
+    def name(self) -> str:
+        """What stands in cache keys; mean and std are told by the version of the weights."""
+        return f"rgb+{self.interpolation}{self.size}+{'squash' if self.squash else 'centre'}"
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Frame (N, 3, H, W) pixels in [0, 1]; gradients pass through.
@@ -47,9 +56,10 @@ class Framing:
             raise ShapeError(f"expected float pixels (N, 3, H, W) in [0, 1], got {tuple(pixels.shape)} {pixels.dtype}")
         height, width = pixels.shape[-2:]
         short = min(height, width)
-        if short != self.size:
-            size = (int(self.size * height / short), int(self.size * width / short))
-            pixels = functional.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 1)
+        size = (int(self.size * height / short), int(self.size * width / short))
+        size = (self.size, self.size) if self.squash else size
+        if size != (height, width):
+            pixels = functional.interpolate(pixels.float(), size, mode=self.interpolation, antialias=True).clamp(0, 1)
         top, left = (pixels.shape[-2] - self.size) // 2, (pixels.shape[-1] - self.size) // 2
         pixels = pixels[..., top : top + self.size, left : left + self.size]
         mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))

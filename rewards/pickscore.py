@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffpref.core.annotations import PositiveInt
 from diffpref.core.contracts import Reward, RewardInfo
+from diffpref.core.errors import ModelError
 from diffpref.rewards import registry
 from diffpref.rewards._clip_reward import DualEncoderReward
 from diffpref.rewards._hf_clip import load_hf_clip
@@ -75,14 +76,20 @@ def load_pickscore(
         micro_batch: images that run at once.
         allow_pickle: accept weights that only a pickle holds.
     """
-    folder = PUBLISHED.place(path)
+    folder, given = PUBLISHED.place(path), processor
     if Path(folder).exists():
         PUBLISHED.check(Path(folder))
+        if processor is None and not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise ModelError(
+                f"{folder} has no tokenizer; the published repository's is not complete either: pass processor, the hub"
+                f" id '{PROCESSOR_ID}' or a folder with its tokenizer and preprocessor_config.json"
+            )
     if processor is None and folder == HUB_ID:
         processor = PROCESSOR_ID
     encoder, commit = load_hf_clip(
         folder, processor=processor, device=device, precision=precision, allow_pickle=allow_pickle
     )
+    words = "" if given is None else content_version(Path(given)) if Path(given).is_dir() else given
     tau = encoder.logit_scale
     factor = {"logit": tau, "cosine": 1.0, "div26": tau / 26, "prob": None}[output]
     version = "v1" if folder == HUB_ID else f"{folder}@{commit[:12]}"
@@ -90,7 +97,7 @@ def load_pickscore(
         version = content_version(Path(folder))
     info = RewardInfo(
         name="pickscore",
-        version="+".join([version, output, *([precision] if precision != "float32" else [])]),
+        version="+".join(part for part in (version, words, output, precision) if part not in ("", "float32")),
         licence=licence_of(path, "MIT"),
         range=(0.0, 1.0) if factor is None else (-factor, factor),
         pair_scale=None if factor is None else tau / factor,
