@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from diffpref.rewards._layout import fill
 from diffpref.rewards._vlm import VisionLanguage, open_processor
 from diffpref.rewards._weights import UNREADABLE, Precision, check_vocabulary, first_line
 
-__all__ = ["Lora", "merged", "open_body", "plain", "resized_clip", "resized_picture", "split_head"]
+__all__ = ["Lora", "base_version", "merged", "open_body", "plain", "resized_clip", "resized_picture", "split_head"]
 
 FACTOR = 28
 """Pixels on a side of what becomes one token: 2 x 2 patches of 14 x 14."""
@@ -98,6 +100,14 @@ def split_head(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     """Return the tensors of the network, and those of ``rm_head`` without that prefix."""
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     return body, {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+
+
+def base_version(processor: Any) -> str:
+    """Return ``base-`` and eight digits that change with how words and pictures are read."""
+    eyes = processor.image_processor
+    read = [sorted(processor.tokenizer.get_vocab().items()), processor.chat_template]
+    read += [list(eyes.image_mean), list(eyes.image_std)]
+    return f"base-{hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]}"
 
 
 def open_body(

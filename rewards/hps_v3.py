@@ -22,7 +22,7 @@ from diffpref.rewards._layout import fill
 from diffpref.rewards._media import as_pictures, check_lengths
 from diffpref.rewards._pickles import read_tensors
 from diffpref.rewards._published import Published
-from diffpref.rewards._qwen2_vl import open_body, plain, resized_picture, split_head
+from diffpref.rewards._qwen2_vl import base_version, open_body, plain, resized_picture, split_head
 from diffpref.rewards._reward_tokens import Positions, RewardTokens, check_prompts
 from diffpref.rewards._templates import Template, open_template
 from diffpref.rewards._vlm import Question
@@ -176,7 +176,7 @@ def load_hps_v3(
         processing={"do_resize": False},
     )
     width = model.network.config.text_config.hidden_size
-    suffixes = [words.label, *([positions] if positions != "sequential" else [])]
+    suffixes = [base_version(model.processor), words.label, *([positions] if positions != "sequential" else [])]
     suffixes += [precision] if precision != "float32" else []
     info = RewardInfo(
         name="hps_v3",

@@ -30,7 +30,7 @@ from diffpref.rewards._layout import fill
 from diffpref.rewards._media import as_clips, check_lengths
 from diffpref.rewards._pickles import read_tensors
 from diffpref.rewards._published import Published
-from diffpref.rewards._qwen2_vl import Lora, merged, open_body, plain, resized_clip, split_head
+from diffpref.rewards._qwen2_vl import Lora, base_version, merged, open_body, plain, resized_clip, split_head
 from diffpref.rewards._reward_tokens import Positions, RewardTokens, check_prompts
 from diffpref.rewards._templates import Template, open_template
 from diffpref.rewards._vlm import Question
@@ -265,7 +265,7 @@ def load_videoreward(
     )
     linear = _head(head, model.network.config.text_config.hidden_size, checkpoint).to(device)
     contents = [content_version(file) for file in (*files, folder / "model_config.json")]
-    suffixes = [words.label, *([positions] if positions != "sequential" else [])]
+    suffixes = [base_version(model.processor), words.label, *([positions] if positions != "sequential" else [])]
     suffixes += [precision] if precision != "float32" else []
     info = RewardInfo(
         name="videoreward",

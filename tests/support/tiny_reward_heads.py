@@ -93,3 +93,56 @@ def save_videoreward(folder: Path, outputs: int = 1, legacy: bool = True) -> Pat
     (folder / "checkpoint-900" / "model.pth").write_bytes(b"")
     (folder / "model_config.json").write_text(json.dumps(VIDEO_CONFIG))
     return folder
+
+
+def tiny_videoscore(tokenizer: Any, outputs: int = 5) -> tuple[Any, torch.nn.Linear]:
+    """Return an Idefics2 below its head, and the head."""
+    from transformers import Idefics2Config, Idefics2Model
+
+    wide = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    resampler = {"hidden_size": 32, "resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2}
+    config = Idefics2Config(
+        vision_config={**wide, "hidden_size": 16, "num_attention_heads": 2, "image_size": 70, "patch_size": 14},
+        perceiver_config={**resampler, "resampler_head_dim": 16, "num_key_value_heads": 1},
+        text_config={
+            **wide,
+            "model_type": "mistral",
+            "vocab_size": len(tokenizer),
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    network = widen(Idefics2Model(config), 3).eval()
+    return network, torch.nn.Linear(32, outputs)
+
+
+def videoscore_processor() -> Any:
+    """Return a processor of bytes and of small pictures, each three tokens between two that mark them."""
+    from transformers import Idefics2ImageProcessor, Idefics2Processor
+
+    from diffpref.models.decoders import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = 2048
+    eyes = Idefics2ImageProcessor(size={"shortest_edge": 28, "longest_edge": 70}, do_image_splitting=False)
+    return Idefics2Processor(eyes, tokenizer, image_seq_len=3)
+
+
+def save_videoscore(folder: Path, outputs: int = 5) -> Path:
+    """Two shards of a sequence classifier, its config, its processor."""
+    processor = videoscore_processor()
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    network, head = tiny_videoscore(processor.tokenizer, outputs)
+    network.config.save_pretrained(folder)
+    state = {f"model.{name}": tensor for name, tensor in plain(network.state_dict()).items()}
+    state |= {f"score.{name}": tensor for name, tensor in plain(head.state_dict()).items()}
+    names = sorted(state)
+    for number, some in enumerate((names[::2], names[1::2]), 1):
+        save_file({name: state[name] for name in some}, folder / f"model-{number:05d}-of-00002.safetensors")
+    return folder
