@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from diffpref.evaluation.results import Comparison, FactResult, ScoreResult
 from diffpref.evaluation.statistics import Interval, WinRate
 
-__all__ = ["Row", "fact_rows", "headline", "number", "percent", "reading", "sentence", "words"]
+__all__ = ["TIES", "Row", "fact_rows", "headline", "number", "percent", "reading", "sentence", "side", "words"]
+
+
+TIES = {"half": "one half", "loss": "as losses"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ def number(value: float, *, significant: int = 4, like: float | None = None, sig
     plain = -4 <= exponent < 6
     places = max(0, significant - 1 - exponent) if plain else significant - 1
     return f"{value:{'+' if sign else ''}.{places}{'f' if plain else 'e'}}"
+
+
+def side(name: str) -> str:
+    """Return a side of a comparison as a sentence names it."""
+    return f"{name} model" if name in ("base", "aligned") else f"contender {name}"
 
 
 def words(name: str) -> str:
@@ -100,15 +108,17 @@ def sentence(comparison: Comparison) -> str:
     """Return the finding in one sentence."""
     pairs = f"{len(comparison.items):,} prompt-seed pairs"
     level = f"{100 * comparison.level:g} % interval"
+    base, aligned = comparison.names
+    against = "" if comparison.names == ("base", "aligned") else f" against the {side(base)}"
     if (facts := comparison.all_facts) is not None:
         d = facts.difference
         return (
-            f"All facts are right in {percent(facts.aligned_share)} of the aligned model's pictures and "
-            f"{percent(facts.base_share)} of the base model's: {d.estimate:+.1f} points "
+            f"All facts are right in {percent(facts.aligned_share)} of the {side(aligned)}'s pictures and "
+            f"{percent(facts.base_share)} of the {side(base)}'s: {d.estimate:+.1f} points "
             f"({level} {d.low:+.1f} to {d.high:+.1f}) on {pairs}."
         )
     judge = comparison.judges[0]
     return (
-        f"By {words(judge.name)}, the aligned model wins {percent(judge.win.rate)} of {pairs} "
-        f"({level} {100 * judge.win.low:.1f} to {100 * judge.win.high:.1f}; ties count one half)."
+        f"By {words(judge.name)}, the {side(aligned)} wins {percent(judge.win.rate)} of {pairs}{against} "
+        f"({level} {100 * judge.win.low:.1f} to {100 * judge.win.high:.1f}; ties count {TIES[comparison.ties]})."
     )

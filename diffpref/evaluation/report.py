@@ -1,58 +1,64 @@
-"""The report of a comparison: one self-contained page, the picture grid, and the numbers as JSON."""
+"""The report of an evaluation: one self-contained page, the same in Markdown, a grid of pictures, and all numbers."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffpref.core.errors import ShapeError
 from diffpref.core.files import write_atomic
 from diffpref.evaluation import sections
-from diffpref.evaluation.headline import fact_rows, headline, sentence
+from diffpref.evaluation.compare import comparison
+from diffpref.evaluation.headline import TIES, fact_rows, headline, sentence
+from diffpref.evaluation.independence import independence_warnings
+from diffpref.evaluation.markdown import markdown
 from diffpref.evaluation.page import PAGE, STYLE
 from diffpref.evaluation.provenance import Provenance
 from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.selection import order_by_gain, random_sample
-from diffpref.plotting import PictureRow, as_uint8, picture_grid
+from diffpref.evaluation.sheets import make_sheets
+from diffpref.evaluation.standings import Standings
+from diffpref.evaluation.table import make_table
+from diffpref.plotting import PictureRow, as_uint8, labelled_grid, picture_grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffpref.core.contracts import Media
 
-__all__ = ["write_report"]
+__all__ = ["Pictures", "kept_pictures", "write_report"]
+
+Pictures: TypeAlias = "Callable[[str, Sequence[int]], Sequence[Media]]"
+"""A contender and positions to the pictures there."""
 
 LARGEST = 384  # pixels; larger pictures are reduced before they are put into the page
+FEWER = 4  # pairs at each end of the ranking, for each of several contenders
 
 
-def _png(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+def kept_pictures(images: Mapping[str, Sequence[Media]], count: int) -> Pictures:
+    """Return what shows pictures that lie in memory.
 
+    Args:
+        images: contender -> its pictures.
+        count: how many each must have.
 
-def _uri(image: Media) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(as_uint8(image))
-    picture.thumbnail((LARGEST, LARGEST))  # never enlarges
-    return "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
-
-
-def _grid_row(comparison: Comparison, index: int, base: Media, aligned: Media) -> PictureRow:
-    item = comparison.items[index]
-    counts = [(sum(facts.values()), len(facts)) for facts in (item.base_facts, item.aligned_facts)]
-    return PictureRow(item.prompt, base, aligned, (counts[0], counts[1]) if item.base_facts else None)
+    Raises:
+        ShapeError: a contender has another number.
+    """
+    if wrong := [name for name, shown in images.items() if len(shown) != count]:
+        given = " and ".join(str(len(shown)) for shown in images.values())
+        raise ShapeError(f"expected {count} pictures a side, got {given} (of {wrong[0]})")
+    return lambda name, positions: [images[name][position] for position in positions]
 
 
 def write_report(
     run_folder: Path,
-    comparison: Comparison,
-    base_images: Sequence[Media],
-    aligned_images: Sequence[Media],
+    standings: Standings,
+    pictures: Pictures | None,
     *,
     title: str,
     metrics: Sequence[Mapping[str, Any]] = (),
@@ -61,71 +67,150 @@ def write_report(
     num_sampled: int = 12,
     num_extremes: int = 12,
 ) -> Path:
-    """Write ``report.html``, ``grid.png`` and ``results.json`` into a folder.
+    """Write ``report.html``, ``report.md``, ``results.json`` and, where there are pictures, ``grid.png``.
 
-    The page holds its pictures and curves itself, needs no script, and asks for nothing outside.
+    The page holds its pictures and curves itself, needs no script, and asks for nothing outside. Equal standings give
+    equal numbers.
 
     Args:
         run_folder: made if need be.
-        comparison: what was found.
-        base_images: the base model's pictures, in the order of ``comparison.items``.
-        aligned_images: the aligned model's.
+        standings: what was found.
+        pictures: shows those that are asked for; None: the report does without.
         title: of the page.
         metrics: the rows of ``metrics.jsonl``; curves are drawn for the metrics that they hold.
         provenance: command, config, seeds, counts, seconds and versions.
         notes: further limits, a sentence each.
         num_sampled: pairs shown that nobody picked.
-        num_extremes: pairs shown at each end of the ranking.
+        num_extremes: pairs shown at each end of the ranking; of several contenders fewer of each.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        ShapeError: not one picture a side for each pair.
+        DataError: a judge without a single finite pair.
     """
-    if not len(comparison.items) == len(base_images) == len(aligned_images):
-        raise ShapeError(
-            f"expected {len(comparison.items)} pictures a side, got {len(base_images)} and {len(aligned_images)}"
-        )
     run_folder = Path(run_folder)
-    sampled = random_sample(len(comparison.items), num_sampled)
-    better, worse = order_by_gain(comparison)
-
-    def pairs(positions: Sequence[int]) -> list[str]:
-        return [sections.pair(comparison.items[i], _uri(base_images[i]), _uri(aligned_images[i])) for i in positions]
-
-    measure = "facts right, then by the first judge's score" if comparison.facts else "the first judge's score"
-    shown = f"Ordered by the change in {measure}. The first {num_extremes} of"
-    facts = ""
-    if comparison.facts:
-        rows, plot = sections.table(fact_rows(comparison)), sections.facts_plot(comparison)
-        facts = f"<section><h2>Fact by fact</h2>{plot}{rows}</section>"
-    level = f"{100 * comparison.level:g} %"
+    found = [comparison(standings, name) for name in standings.others]
+    table = make_table(standings)
+    sheets, warnings = make_sheets(standings, table), independence_warnings(standings)
+    provenance = provenance or Provenance()
+    sampled = random_sample(len(standings.prompts), num_sampled)
+    shown = _Shown(standings, pictures, num_extremes if len(found) == 1 else min(num_extremes, FEWER))
     body = [
-        f'{sections.table(headline(comparison))}<p class="soft">Same prompts, seeds and sampler for both models. '
-        f"In brackets: {level} paired bootstrap intervals over {comparison.num_prompts:,} prompts. Ties count "
-        "one half. Better or worse: the interval of the win rate (of the difference, for shares) excludes an even "
-        "result.</p>",
-        sections.gallery(
-            "Before and after",
-            f"{len(sampled)} of {len(comparison.items)} pairs, drawn by a fixed seed before anyone saw them.",
-            pairs(sampled),
-        ),
-        facts,
-        sections.gallery("Largest gains", f"{shown} {len(better)} pairs that improved.", pairs(better[:num_extremes])),
-        sections.gallery("Largest losses", f"{shown} {len(worse)} pairs that got worse.", pairs(worse[:num_extremes])),
+        sections.warnings(warnings),
+        *(_contender(one, shown, sampled, alone=len(found) == 1) for one in found),
+        shown.several(sampled) if len(found) > 1 else "",
+        *map(sections.sheet, sheets),
         sections.curves(metrics),
-        sections.how(provenance or Provenance()),
-        sections.limits(comparison, notes),
+        sections.how(provenance, sections.setting_rows(standings)),
+        sections.limits(standings, notes),
     ]
+    lead = [sentence(one) for one in found]
     page = PAGE.substitute(
         title=sections.esc(title),
         style=STYLE,
-        lead=sections.esc(sentence(comparison)),
+        lead="<br>".join(map(sections.esc, lead)),
         body="\n".join(filter(None, body)),
     )
-    grid = picture_grid([_grid_row(comparison, i, base_images[i], aligned_images[i]) for i in sampled])
-    comparison.save(run_folder / "results.json")
-    write_atomic(run_folder / "grid.png", _png(grid))
+    standings.save(run_folder / "results.json", table=table.to_json(), warnings=warnings)
+    if (grid := shown.grid(sampled)) is not None:
+        write_atomic(run_folder / "grid.png", _png(grid))
+    setting = sections.setting_rows(standings)
+    write_atomic(run_folder / "report.md", markdown(title, lead, sheets, warnings, setting, provenance))
     write_atomic(run_folder / "report.html", page)
     return run_folder / "report.html"
+
+
+def _contender(one: Comparison, shown: _Shown, sampled: Sequence[int], *, alone: bool) -> str:
+    """Return the sections about one contender: the headline, its facts, its pictures."""
+    names, level = one.names, f"{100 * one.level:g} %"
+    facts = ""
+    if one.facts:
+        rows, plot = sections.table(fact_rows(one), names), sections.facts_plot(one)
+        facts = f"<section><h2>Fact by fact</h2>{plot}{rows}</section>"
+    head = (
+        f'{sections.table(headline(one), names)}<p class="soft">Same prompts, seeds and sampler for both models. '
+        f"In brackets: {level} paired bootstrap intervals over {one.num_prompts:,} prompts. Ties count "
+        f"{TIES[one.ties]}. Better or worse: the interval of the win rate (of the difference, for shares) excludes an"
+        " even result.</p>"
+    )
+    body = [head if alone else f"<section><h2>{sections.esc(names[1])}</h2>{head}</section>"]
+    body += [shown.sample(one, sampled)] if alone else []
+    return "\n".join(filter(None, [*body, facts, *shown.extremes(one)]))
+
+
+class _Shown:
+    """The galleries of a page; empty where there are no pictures."""
+
+    def __init__(self, standings: Standings, pictures: Pictures | None, num_extremes: int) -> None:
+        self.standings, self.pictures, self.num_extremes = standings, pictures, num_extremes
+        self._uri = lru_cache(maxsize=None)(self._make_uri)
+
+    def _make_uri(self, name: str, position: int) -> str:
+        from PIL import Image
+
+        assert self.pictures is not None
+        picture = Image.fromarray(as_uint8(self.pictures(name, [position])[0]))
+        picture.thumbnail((LARGEST, LARGEST))  # never enlarges
+        return "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
+
+    def _pairs(self, one: Comparison, positions: Iterable[int]) -> list[str]:
+        base, aligned = one.names
+        return [sections.pair(one.items[i], self._uri(base, i), self._uri(aligned, i), one.names) for i in positions]
+
+    def sample(self, one: Comparison, sampled: Sequence[int]) -> str:
+        """Return pairs that nobody picked."""
+        if self.pictures is None:
+            return ""
+        told = f"{len(sampled)} of {len(one.items)} pairs, drawn by a fixed seed before anyone saw them."
+        return sections.gallery("Before and after", told, self._pairs(one, sampled))
+
+    def several(self, sampled: Sequence[int]) -> str:
+        """Return what all contenders drew from the same prompts and seeds, which nobody picked."""
+        if self.pictures is None:
+            return ""
+        told = f"{len(sampled)} of {len(self.standings.prompts)} prompts and seeds, drawn by a fixed seed."
+        figures = [
+            sections.several(self.standings, i, {name: self._uri(name, i) for name in self.standings.columns})
+            for i in sampled
+        ]
+        return sections.gallery("Side by side", told, figures, wide=True)
+
+    def extremes(self, one: Comparison) -> list[str]:
+        """Return the pairs with the largest gains and losses."""
+        if self.pictures is None:
+            return []
+        better, worse = order_by_gain(one)
+        measure = "facts right, then by the first judge's score" if one.facts else "the first judge's score"
+        shown = f"Ordered by the change in {measure}. The first {self.num_extremes} of"
+        gains, losses = (self._pairs(one, ends[: self.num_extremes]) for ends in (better, worse))
+        return [
+            sections.gallery("Largest gains", f"{shown} {len(better)} pairs that improved.", gains),
+            sections.gallery("Largest losses", f"{shown} {len(worse)} pairs that got worse.", losses),
+        ]
+
+    def grid(self, sampled: Sequence[int]) -> Image | None:
+        """Return one picture of the sample: pairs, or a row a prompt where there are more than two contenders."""
+        if self.pictures is None or not sampled:
+            return None
+        names = list(self.standings.columns)
+        columns = {name: self.pictures(name, sampled) for name in names}
+        prompts = [self.standings.prompts[i] for i in sampled]
+        if len(names) != 2:
+            rows = [(prompt, [columns[name][k] for name in names]) for k, prompt in enumerate(prompts)]
+            return labelled_grid(rows, heads=names)
+        base, aligned = self.standings.against, self.standings.others[0]
+        marks = [self._marks(base, aligned, i) for i in sampled]
+        shown = zip(prompts, columns[base], columns[aligned], marks, strict=True)
+        return picture_grid([PictureRow(*row) for row in shown], labels=(base, aligned))
+
+    def _marks(self, base: str, aligned: str, position: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        columns = [self.standings.columns[name].facts for name in (base, aligned)]
+        counts = [(sum(bool(values[position]) for values in facts.values()), len(facts)) for facts in columns]
+        return (counts[0], counts[1]) if columns[0] else None
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

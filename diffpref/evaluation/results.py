@@ -1,19 +1,15 @@
-"""What a comparison of two models found, and its form on disk (``results.json``)."""
+"""What a comparison of two models found: a view of `Standings`, from which `compare` makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from diffpref.core.errors import DataError
-from diffpref.core.files import read_json, write_json
+from diffpref.evaluation.standings import Ties
 from diffpref.evaluation.statistics import Interval, WinRate
 
 __all__ = ["Comparison", "FactResult", "Item", "ScoreResult"]
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,8 @@ class Comparison:
         level: of all intervals.
         num_draws: resamples behind each interval.
         seed: of the resampling.
+        names: of the two sides, base and aligned, as they are shown.
+        ties: what an exactly equal score counts for the aligned side.
     """
 
     items: tuple[Item, ...]
@@ -95,6 +93,8 @@ class Comparison:
     level: float = 0.95
     num_draws: int = 10_000
     seed: int = 0
+    names: tuple[str, str] = ("base", "aligned")
+    ties: Ties = "half"
 
     @property
     def num_prompts(self) -> int:
@@ -103,44 +103,4 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values. Scores that were not finite are null, and ``dropped`` counts their pairs."""
-        return {"format": FORMAT, "num_pairs": len(self.items), "num_prompts": self.num_prompts, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Comparison:
-        """Return the comparison that `to_json` wrote.
-
-        Raises:
-            DataError: another format, or a field that is missing or unknown.
-        """
-        if value.get("format") != FORMAT:
-            raise DataError(f"results are of format {value.get('format')!r}, expected {FORMAT}")
-        try:
-            return cls(
-                items=tuple(Item(**item) for item in value["items"]),
-                judges=tuple(_score(judge) for judge in value["judges"]),
-                facts=tuple(_fact(fact) for fact in value["facts"]),
-                all_facts=_fact(value["all_facts"]) if value["all_facts"] else None,
-                num_facts=_score(value["num_facts"]) if value["num_facts"] else None,
-                level=value["level"],
-                num_draws=value["num_draws"],
-                seed=value["seed"],
-            )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"results are not those of a comparison: {error}") from error
-
-    def save(self, path: Path) -> None:
-        """Write ``results.json``, atomically."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> Comparison:
-        """Read ``results.json``."""
-        return cls.from_json(read_json(path))
-
-
-def _score(value: Mapping[str, Any]) -> ScoreResult:
-    return ScoreResult(**{**value, "difference": Interval(**value["difference"]), "win": WinRate(**value["win"])})
-
-
-def _fact(value: Mapping[str, Any]) -> FactResult:
-    return FactResult(**{**value, "difference": Interval(**value["difference"])})
+        return {"num_pairs": len(self.items), "num_prompts": self.num_prompts, **asdict(self)}

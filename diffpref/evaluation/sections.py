@@ -11,6 +11,8 @@ import numpy as np
 from diffpref.evaluation.headline import Row, number, words
 from diffpref.evaluation.provenance import Provenance
 from diffpref.evaluation.results import Comparison, Item
+from diffpref.evaluation.sheets import Sheet
+from diffpref.evaluation.standings import Standings
 from diffpref.evaluation.statistics import WinRate
 from diffpref.plotting import (
     plot_accuracy,
@@ -26,7 +28,20 @@ from diffpref.plotting import (
 from diffpref.plotting.curves import series
 from diffpref.plotting.timesteps import by_timestep
 
-__all__ = ["curves", "esc", "facts_plot", "gallery", "how", "limits", "pair", "table"]
+__all__ = [
+    "curves",
+    "esc",
+    "facts_plot",
+    "gallery",
+    "how",
+    "limits",
+    "pair",
+    "setting_rows",
+    "several",
+    "sheet",
+    "table",
+    "warnings",
+]
 
 CURVES = (
     ("Loss", "loss", plot_loss, "Below ln 2 = 0.693, the loss of a policy that still equals its reference."),
@@ -59,7 +74,7 @@ BINNED = (
         "Which noise levels the updates came from; a settled pair gives none. Second half of the run.",
     ),
 )
-LEFT = ("measure", "win rate", "reading")  # columns set to the left; numbers go to the right
+LEFT = ("measure", "win rate", "reading", "contender")  # columns set to the left; numbers go to the right
 
 
 def esc(value: Any) -> str:
@@ -81,10 +96,10 @@ def _track(win: WinRate, verdict: str) -> str:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], names: tuple[str, str] = ("base", "aligned")) -> str:
     """Return rows as a table; the columns about winning are left out where no row has them."""
     wins = any(row.win for row in rows)
-    heads = ["measure", "base", "aligned", "difference", *(["win rate", "win / tie / loss"] if wins else []), "reading"]
+    heads = ["measure", *names, "difference", *(["win rate", "win / tie / loss"] if wins else []), "reading"]
     lines = []
     for row in rows:
         cells = f'<th scope="row">{esc(row.measure)}</th>'
@@ -93,11 +108,11 @@ def table(rows: Sequence[Row]) -> str:
             cells += f"<td>{_track(row.win, row.reading) + _numeric(row.win_rate) if row.win else ''}</td>"
             cells += f'<td class="num">{esc(row.counts)}</td>'
         lines.append(f'<tr>{cells}<td class="{row.reading}">{row.reading}</td></tr>')
-    head = "".join(f'<th scope="col"{"" if name in LEFT else " class=num"}>{name}</th>' for name in heads)
+    head = "".join(f'<th scope="col"{"" if name in LEFT else " class=num"}>{esc(name)}</th>' for name in heads)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _side(name: str, picture: str, prompt: str, facts: Mapping[str, bool]) -> str:
+def _side(role: str, name: str, picture: str, prompt: str, facts: Mapping[str, bool]) -> str:
     found = ""
     if facts:
         right = sum(facts.values())
@@ -105,17 +120,18 @@ def _side(name: str, picture: str, prompt: str, facts: Mapping[str, bool]) -> st
         wrong = ", ".join(words(fact) for fact, holds in facts.items() if not holds)
         found = f'<div><span class="dots" aria-hidden="true">{dots}</span> {right}/{len(facts)} right</div>'
         found += f'<div class="soft">wrong: {esc(wrong)}</div>' if wrong else ""
-    image = f'<img src="{picture}" alt="{name}: {esc(prompt)}" width="192" height="192" loading="lazy">'
-    return f'<div>{image}<div class="side {name}">{name}</div>{found}</div>'
+    image = f'<img src="{picture}" alt="{esc(name)}: {esc(prompt)}" width="192" height="192" loading="lazy">'
+    return f'<div>{image}<div class="side {role}">{esc(name)}</div>{found}</div>'
 
 
-def pair(item: Item, base: str, aligned: str) -> str:
+def pair(item: Item, base: str, aligned: str, names: tuple[str, str] = ("base", "aligned")) -> str:
     """Return one pair: base left, aligned right, what is right in each, and every judge's scores.
 
     Args:
         item: the pair.
         base: the base model's picture as a data URI.
         aligned: the aligned model's.
+        names: of the two, as they are shown.
     """
     lines = []
     for name, before in item.base_scores.items():
@@ -125,17 +141,61 @@ def pair(item: Item, base: str, aligned: str) -> str:
         cells = "".join(f'<td class="num">{_numeric(cell)}</td>' for cell in (*shown, change))
         lines.append(f"<tr><td>{esc(words(name))}</td>{cells}</tr>")
     scores = f'<table class="scores"><tbody>{"".join(lines)}</tbody></table>' if lines else ""
-    sides = _side("base", base, item.prompt, item.base_facts) + _side(
-        "aligned", aligned, item.prompt, item.aligned_facts
-    )
+    sides = _side("base", names[0], base, item.prompt, item.base_facts)
+    sides += _side("aligned", names[1], aligned, item.prompt, item.aligned_facts)
     caption = f'{esc(item.prompt)} <span class="seed">seed {item.seed}</span>'
     return f'<figure class="pair"><figcaption>{caption}</figcaption><div class="two">{sides}</div>{scores}</figure>'
 
 
-def gallery(title: str, explanation: str, pairs: Iterable[str]) -> str:
-    """Return a section of pairs, or the sentence that there are none."""
+def several(standings: Standings, position: int, pictures: Mapping[str, str]) -> str:
+    """Return what all contenders drew from one prompt and seed, with every judge's score.
+
+    Args:
+        standings: every number.
+        position: of the prompt and seed.
+        pictures: contender -> its picture as a data URI.
+    """
+    sides = []
+    for name, uri in pictures.items():
+        column, role = standings.columns[name], "base" if name == standings.against else "aligned"
+        facts = {fact: bool(values[position]) for fact, values in column.facts.items()}
+        lines = ""
+        for judge, values in column.scores.items():
+            score = values[position]
+            told = "no score" if score is None else number(score)
+            lines += f'<tr><td>{esc(words(judge))}</td><td class="num">{_numeric(told)}</td></tr>'
+        scores = f'<table class="scores"><tbody>{lines}</tbody></table>' if lines else ""
+        sides.append(f"<div>{_side(role, name, uri, standings.prompts[position], facts)}{scores}</div>")
+    caption = f'{esc(standings.prompts[position])} <span class="seed">seed {standings.seeds[position]}</span>'
+    return f'<figure class="pair"><figcaption>{caption}</figcaption><div class="many">{"".join(sides)}</div></figure>'
+
+
+def warnings(lines: Sequence[str]) -> str:
+    """Return what a reader should know before the numbers; nothing where there is nothing."""
+    return "".join(f'<p class="warning">{esc(line)}</p>' for line in lines)
+
+
+def sheet(one: Sheet) -> str:
+    """Return a table of text as a section; the first column names the rows."""
+    head = "".join(
+        f'<th scope="col"{"" if k == 0 or head in LEFT else " class=num"}>{esc(head)}</th>'
+        for k, head in enumerate(one.heads)
+    )
+    rows = ""
+    for row in one.rows:
+        cells = f'<th scope="row">{esc(row[0])}</th>'
+        for head_text, cell in zip(one.heads[1:], row[1:], strict=True):
+            kind = cell if head_text == "reading" else "" if head_text in LEFT else "num"
+            cells += f'<td class="{esc(kind)}">{_numeric(cell) if kind == "num" else esc(cell)}</td>'
+        rows += f"<tr>{cells}</tr>"
+    body = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f'<section><h2>{esc(one.title)}</h2>{body}<p class="soft">{esc(one.note)}</p></section>'
+
+
+def gallery(title: str, explanation: str, pairs: Iterable[str], *, wide: bool = False) -> str:
+    """Return a section of pairs, or the sentence that there are none; ``wide`` gives each a line of its own."""
     shown = "".join(pairs)
-    body = f'<div class="pairs">{shown}</div>' if shown else "<p>There are none.</p>"
+    body = f'<div class="{"rows" if wide else "pairs"}">{shown}</div>' if shown else "<p>There are none.</p>"
     return f'<section><h2>{esc(title)}</h2><p class="soft">{esc(explanation)}</p>{body}</section>'
 
 
@@ -143,7 +203,8 @@ def facts_plot(comparison: Comparison) -> str:
     """Return how often each fact holds, before and after, as a drawing."""
     names = [words(fact.name) for fact in comparison.facts]
     base, aligned = zip(*((fact.base_share, fact.aligned_share) for fact in comparison.facts), strict=True)
-    return to_svg(plot_fact_shares(names, base, aligned), "how often each fact holds, base and aligned")
+    axes = plot_fact_shares(names, base, aligned, labels=comparison.names)
+    return to_svg(axes, f"how often each fact holds, {comparison.names[0]} and {comparison.names[1]}")
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -173,15 +234,40 @@ def _list(title: str, values: Mapping[str, Any]) -> str:
     return f"<div><h3>{title}</h3><table><tbody>{lines}</tbody></table></div>"
 
 
-def how(provenance: Provenance) -> str:
-    """Return how the result was made."""
+def setting_rows(standings: Standings) -> list[tuple[str, str]]:
+    """Return what the numbers depend on, name and value, in a stable order."""
+    told = list(_flat(standings.setting))
+    for name, column in standings.columns.items():
+        marks = {"weights": column.digest, "config sha256": column.config, "labels by": ", ".join(column.labelled_by)}
+        listed = "; ".join(f"{key} {value}" for key, value in marks.items() if value)
+        if column.source or listed:
+            told.append((name, "; ".join(filter(None, (column.source, listed)))))
+    return [*told, *((f"judge {judge}", version) for judge, version in standings.judges.items())]
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}: ")
+        elif value not in (None, ""):
+            yield f"{path}{key}", str(value)
+
+
+def how(provenance: Provenance, setting: Sequence[tuple[str, str]] = ()) -> str:
+    """Return how the result was made.
+
+    Args:
+        provenance: what went into it.
+        setting: what the numbers depend on, name and value.
+    """
     seconds = {stage: f"{value:.1f}" for stage, value in provenance.seconds.items()}
     if len(seconds) > 1:
         seconds["total"] = f"{sum(provenance.seconds.values()):.1f}"
     counts = {name: f"{count:,}" for name, count in provenance.counts.items()}
     command = f"<pre>{esc(provenance.command)}</pre>" if provenance.command else ""
     lists = (
-        _list("Counts", counts)
+        _list("Setting", dict(setting))
+        + _list("Counts", counts)
         + _list("Seconds of each stage", seconds)
         + _list("Seeds", provenance.seeds)
         + _list("Versions", provenance.versions)
@@ -192,18 +278,19 @@ def how(provenance: Provenance) -> str:
     return f'<section><h2>How it was made</h2>{command}<div class="facts">{lists}</div>{config}</section>'
 
 
-def limits(comparison: Comparison, notes: Sequence[str]) -> str:
+def limits(standings: Standings, notes: Sequence[str]) -> str:
     """Return what the numbers do not say."""
     lines = [
-        f"The intervals come from resampling the {comparison.num_prompts:,} prompts ({comparison.num_draws:,} draws). "
+        f"The intervals come from resampling the {standings.num_prompts:,} prompts ({standings.num_draws:,} draws). "
         "They say how the numbers would vary with other prompts of this kind, not with another training seed.",
         "Judges are models: they can share blind spots with the one that labelled the training pairs. "
         "Trust a judge that took no part in the labelling more, and your eyes most.",
-        f"Several measures are shown at once; of measures without any difference, {100 - 100 * comparison.level:.3g} % "
+        f"Several measures are shown at once; of measures without any difference, {100 - 100 * standings.level:.3g} % "
         "would look decided by chance alone.",
     ]
-    for judge in comparison.judges:
-        if judge.win.dropped:
-            lines.append(f"{words(judge.name)} gave no finite score for {judge.win.dropped} pairs; they are left out.")
+    for name, column in standings.columns.items():
+        for judge, count in column.not_finite.items():
+            if count:
+                lines.append(f"{words(judge)} gave no finite score for {count} pictures of {name}; they are left out.")
     items = "".join(f"<li>{esc(line)}</li>" for line in (*lines, *notes))
     return f"<section><h2>Limits</h2><ul>{items}</ul></section>"

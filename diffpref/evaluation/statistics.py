@@ -10,14 +10,23 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.randomness import Random
 
-__all__ = ["Interval", "WinRate", "bootstrap_interval", "difference", "sign_test", "wilson_interval", "win_rate"]
+__all__ = [
+    "Interval",
+    "WinRate",
+    "bootstrap_interval",
+    "difference",
+    "sign_test",
+    "wilson_interval",
+    "win_points",
+    "win_rate",
+]
 
 Array = np.ndarray
 CELLS_AT_ONCE = 2_000_000  # resampled values held in memory at a time: 16 MB
@@ -38,7 +47,7 @@ class WinRate:
     """How often the aligned model's score is the higher of the two.
 
     Args:
-        rate: (wins + ties / 2) / (wins + ties + losses), 0..1.
+        rate: (wins + ties / 2) / (wins + ties + losses), 0..1; without the ties' half where they count as losses.
         low: lower end of the bootstrap interval.
         high: upper end of the bootstrap interval.
         wins: pairs that the aligned model wins.
@@ -156,11 +165,12 @@ def win_rate(
     base_scores: Any,
     groups: Sequence[Any] | None = None,
     *,
+    ties: Literal["half", "loss"] = "half",
     num_draws: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
 ) -> WinRate:
-    """Compare two models' scores of the same prompts and seeds; a tie counts one half.
+    """Compare two models' scores of the same prompts and seeds; a tie counts one half, or as a loss.
 
     Ties are exact: scores are never rounded first. Pairs with a score that is not finite are dropped and counted.
 
@@ -168,6 +178,7 @@ def win_rate(
         aligned_scores: (N,) higher is better.
         base_scores: (N,) of the same prompts and seeds.
         groups: (N,) the prompts, where several seeds share one.
+        ties: what an exactly equal score counts for the aligned model.
         num_draws: resamples.
         level: of the interval.
         seed: of the resampling.
@@ -176,12 +187,18 @@ def win_rate(
     0.5833333333333334
     """
     aligned, base, groups, dropped = _paired(aligned_scores, base_scores, groups)
-    wins, ties = int((aligned > base).sum()), int((aligned == base).sum())
-    losses = len(aligned) - wins - ties
-    points = (np.sign(aligned - base) + 1) / 2
+    wins, even = int((aligned > base).sum()), int((aligned == base).sum())
+    losses = len(aligned) - wins - even
+    points = win_points(aligned, base, ties)
     interval = bootstrap_interval(points, num_draws=num_draws, level=level, seed=seed, groups=groups)
     p = sign_test(wins, losses)
-    return WinRate(interval.estimate, interval.low, interval.high, wins, ties, losses, dropped, p, level)
+    return WinRate(interval.estimate, interval.low, interval.high, wins, even, losses, dropped, p, level)
+
+
+def win_points(aligned: Array, base: Array, ties: Literal["half", "loss"] = "half") -> Array:
+    """Return (N,) what each pair counts for the aligned model: 1, 0, and for a tie 1/2 or 0."""
+    points = (np.sign(aligned - base) + 1) / 2
+    return np.floor(points) if ties == "loss" else points
 
 
 def difference(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from diffpref.evaluation.headline import Row, fact_rows, headline, sentence
+from diffpref.evaluation.compare import comparison
+from diffpref.evaluation.headline import TIES, Row, fact_rows, headline, sentence
 from diffpref.evaluation.results import Comparison
+from diffpref.evaluation.standings import Standings
 
-__all__ = ["print_summary", "summary"]
+__all__ = ["print_standings", "print_summary", "summary"]
 
-HEADS = ("measure", "base", "aligned", "difference", "win rate", "win / tie / loss", "reading")
+HEADS = ("difference", "win rate", "win / tie / loss", "reading")
 STYLES = {"better": "green", "worse": "red", "undecided": "dim"}
 
 
@@ -18,10 +20,11 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row.measure, row.base, row.aligned, row.difference, row.win_rate, row.counts, row.reading)
 
 
-def summary(comparison: Comparison) -> str:
+def summary(found: Comparison) -> str:
     """Return a plain-text table: the headline, then each fact, then how to read it."""
-    tables = [[_cells(row) for row in rows] for rows in (headline(comparison), fact_rows(comparison)) if rows]
-    widths = [max(map(len, column)) for column in zip(HEADS, *(row for table in tables for row in table), strict=True)]
+    tables = [[_cells(row) for row in rows] for rows in (headline(found), fact_rows(found)) if rows]
+    heads = ("measure", *found.names, *HEADS)
+    widths = [max(map(len, column)) for column in zip(heads, *(row for table in tables for row in table), strict=True)]
 
     def line(cells: tuple[str, ...]) -> str:
         first, *rest = (
@@ -31,30 +34,30 @@ def summary(comparison: Comparison) -> str:
         return "  ".join((first, *rest)).rstrip()
 
     rule = "-" * len("  ".join("-" * width for width in widths))
-    lines = [sentence(comparison), "", line(HEADS)]
+    lines = [sentence(found), "", line(heads)]
     for table in tables:
         lines += [rule, *map(line, table)]
-    return "\n".join([*lines, rule, _note(comparison)]) + "\n"
+    return "\n".join([*lines, rule, _note(found)]) + "\n"
 
 
-def _note(comparison: Comparison) -> str:
-    dropped = sum(judge.win.dropped for judge in comparison.judges)
+def _note(found: Comparison) -> str:
+    dropped = sum(judge.win.dropped for judge in found.judges)
     note = (
-        f"{100 * comparison.level:g} % paired bootstrap intervals over {comparison.num_prompts:,} prompts, "
-        f"{comparison.num_draws:,} draws; ties count one half."
+        f"{100 * found.level:g} % paired bootstrap intervals over {found.num_prompts:,} prompts, "
+        f"{found.num_draws:,} draws; ties count {TIES[found.ties]}."
     )
     return f"{note} {dropped} scores of pairs were not finite and left out." if dropped else note
 
 
-def print_summary(comparison: Comparison, file: TextIO | None = None) -> str:
+def print_summary(found: Comparison, file: TextIO | None = None) -> str:
     """Write the table, in colour where ``file`` is a terminal, and return its plain text.
 
     Args:
-        comparison: what was found.
+        found: what is told.
         file: standard output by default.
     """
     file = sys.stdout if file is None else file
-    text = summary(comparison)
+    text = summary(found)
     if not file.isatty():
         file.write(text)
         return text
@@ -62,12 +65,20 @@ def print_summary(comparison: Comparison, file: TextIO | None = None) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*HEADS, box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for rows in (headline(comparison), fact_rows(comparison)):
+    table = Table("measure", *found.names, *HEADS, box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for rows in (headline(found), fact_rows(found)):
         for row in rows:
             *cells, verdict = map(Text, _cells(row))
             table.add_row(*cells, Text(verdict.plain, style=STYLES[verdict.plain]))
         table.add_section()
     console = Console(file=file)
-    console.print(Text(sentence(comparison)), table, Text(_note(comparison), style="dim"), sep="\n\n")
+    console.print(Text(sentence(found)), table, Text(_note(found), style="dim"), sep="\n\n")
     return text
+
+
+def print_standings(standings: Standings, file: TextIO | None = None) -> None:
+    """Write a table for each contender that is compared; see `print_summary`."""
+    for number, name in enumerate(standings.others):
+        if number:
+            print(file=file)
+        print_summary(comparison(standings, name), file)

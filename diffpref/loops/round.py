@@ -11,7 +11,7 @@ from pathlib import Path
 from diffpref.config import dump_yaml
 from diffpref.core.errors import DataError
 from diffpref.evaluation.provenance import Provenance
-from diffpref.evaluation.report import write_report
+from diffpref.evaluation.report import kept_pictures, write_report
 from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.run import Evaluation, evaluate_run
 from diffpref.generation import GenerationPlan, generate, load_prompts
@@ -94,9 +94,14 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
             facts,
             num_seeds=recipe.evaluation.seeds,
             seed=recipe.seed,
+            setting={"base": recipe.model.path, "sampler": str(how[0]), "prompts": _told(recipe.evaluation.prompts)},
         )
     _report(recipe, command, found, clock, trainer, len(prompts))
     return found.comparison
+
+
+def _told(prompts: str | list[str]) -> str:
+    return prompts if isinstance(prompts, str) else f"{len(prompts)} prompts of the recipe"
 
 
 def _report(
@@ -118,9 +123,8 @@ def _report(
     )
     write_report(
         Path(recipe.output),
-        found.comparison,
-        found.base_images,
-        found.aligned_images,
+        found.standings,
+        kept_pictures({"base": found.base_images, "aligned": found.aligned_images}, len(found.base_images)),
         title=f"{recipe.model.path} aligned with {recipe.training.method.name}",
         metrics=read_metrics(Path(recipe.training.output) / "metrics.jsonl"),
         provenance=provenance,

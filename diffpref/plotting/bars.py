@@ -64,7 +64,12 @@ def plot_win_rates(
 
 
 def plot_fact_shares(
-    names: Sequence[str], base: Sequence[float], aligned: Sequence[float], ax: Axes | None = None
+    names: Sequence[str],
+    base: Sequence[float],
+    aligned: Sequence[float],
+    ax: Axes | None = None,
+    *,
+    labels: tuple[str, str] = ("base", "aligned"),
 ) -> Axes:
     """Draw how often each fact holds, base and aligned on one line.
 
@@ -73,14 +78,15 @@ def plot_fact_shares(
         base: shares 0..1.
         aligned: shares 0..1.
         ax: where to draw; a new figure by default.
+        labels: what the two are called.
     """
     ax = _rows(ax, names, base, aligned)
     for row, (before, after) in enumerate(zip(base, aligned, strict=True)):
         ax.plot([100 * before, 100 * after], [row, row], color=LINE, linewidth=3, solid_capstyle="round", zorder=1)
     rows = list(range(len(names)))
     # Shape tells the two apart as well as colour: a hollow square before, a full circle after.
-    ax.scatter([100 * b for b in base], rows, marker="s", s=36, facecolors="none", edgecolors=ORANGE, label="base")
-    ax.scatter([100 * a for a in aligned], rows, marker="o", s=42, color=BLUE, label="aligned")
+    ax.scatter([100 * b for b in base], rows, marker="s", s=36, facecolors="none", edgecolors=ORANGE, label=labels[0])
+    ax.scatter([100 * a for a in aligned], rows, marker="o", s=42, color=BLUE, label=labels[1])
     ax.set_xlim(0, 100)
     ax.set_xlabel("pictures in which the fact holds (%)")
     ax.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from diffpref.core.errors import DataError
 from diffpref.plotting.canvas import INK, LINE
-from diffpref.plotting.pictures import CAPTION_SIZE, GAP, MARGIN, TILE, caption_font, drawable, resize
+from diffpref.plotting.pictures import (
+    CAPTION_SIZE,
+    GAP,
+    MARGIN,
+    MARK_SIZE,
+    TILE,
+    caption_font,
+    drawable,
+    resize,
+    sized_font,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,12 +29,13 @@ LINE_HEIGHT = CAPTION_SIZE + 5
 MEAN_ADVANCE = 0.56 * CAPTION_SIZE  # of the font, pixels a character, measured
 
 
-def labelled_grid(rows: Sequence[tuple[str, Sequence[Any]]], *, tile: int = TILE) -> Image:
+def labelled_grid(rows: Sequence[tuple[str, Sequence[Any]]], *, tile: int = TILE, heads: Sequence[str] = ()) -> Image:
     """Return one image with a caption and its pictures a row.
 
     Args:
         rows: caption and pictures, PIL images or (H, W, 3) uint8 arrays; all of one size.
         tile: side of a shown picture, pixels.
+        heads: what stands over the columns; nothing by default.
 
     Raises:
         DataError: no rows, a row without pictures, or pictures of different sizes.
@@ -44,8 +55,11 @@ def labelled_grid(rows: Sequence[tuple[str, Sequence[Any]]], *, tile: int = TILE
         textwrap.wrap(drawable(caption), characters, max_lines=3, placeholder=" ...") or [""] for caption, _ in rows
     ]
     heights = [LINE_HEIGHT * len(caption) + 4 + height + MARGIN for caption in captions]
-    sheet = Image.new("RGB", (inner + 2 * MARGIN, sum(heights) + MARGIN), "white")
-    draw, font, top = ImageDraw.Draw(sheet), caption_font(), MARGIN
+    header = LINE_HEIGHT if heads else 0
+    sheet = Image.new("RGB", (inner + 2 * MARGIN, sum(heights) + MARGIN + header), "white")
+    draw, font, top = ImageDraw.Draw(sheet), caption_font(), MARGIN + header
+    for number, head in enumerate(heads):
+        draw.text((MARGIN + number * (width + GAP), MARGIN // 2), drawable(head), fill=INK, font=sized_font(MARK_SIZE))
     for caption, pictures, tall in zip(captions, shown, heights, strict=True):
         for number, text in enumerate(caption):
             draw.text((MARGIN, top + number * LINE_HEIGHT), text, fill=INK, font=font)

@@ -88,13 +88,20 @@ def _mark(draw: ImageDraw, x: int, y: int, mark: tuple[int, int], colour: str) -
     draw.text((x, y), f"{right}/{total}", fill=INK, font=sized_font(MARK_SIZE))
 
 
-def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int = 3, tile: int = TILE) -> Image:
+def picture_grid(
+    rows: Sequence[PictureRow | tuple[Any, ...]],
+    *,
+    columns: int = 3,
+    tile: int = TILE,
+    labels: tuple[str, str] = ("base", "aligned"),
+) -> Image:
     """Return one image that shows pairs of pictures, base left and aligned right.
 
     Args:
         rows: the pairs; all pictures of one size.
         columns: pairs next to each other.
         tile: side of a shown picture, pixels.
+        labels: what the two are called.
 
     Raises:
         DataError: no pairs, or pictures of different sizes.
@@ -124,8 +131,8 @@ def picture_grid(rows: Sequence[PictureRow | tuple[Any, ...]], *, columns: int =
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
         left = MARGIN + column * cell[0]
-        draw.text((left, MARGIN // 2), "base", fill=ORANGE, font=mark_font)
-        draw.text((left + width + GAP, MARGIN // 2), "aligned", fill=BLUE, font=mark_font)
+        draw.text((left, MARGIN // 2), drawable(labels[0]), fill=ORANGE, font=mark_font)
+        draw.text((left + width + GAP, MARGIN // 2), drawable(labels[1]), fill=BLUE, font=mark_font)
     for index, (pair, caption) in enumerate(zip(pairs, captions, strict=True)):
         left, top = MARGIN + index % columns * cell[0], MARGIN + header + index // columns * cell[1]
         for number, text in enumerate(caption):

@@ -19,7 +19,7 @@ from diffpref.core.contracts import Candidate, Record
 from diffpref.core.errors import CheckpointError, ConfigError, DataError
 from diffpref.core.randomness import Random
 from diffpref.data import decode_image, encode_png, read_store, write_store
-from diffpref.evaluation.results import Comparison
+from diffpref.evaluation import Standings
 from diffpref.evaluation.run import apply_result, evaluation_pairs, open_run
 from diffpref.generation import GenerationPlan, GenerationRecipe, load_prompts
 from diffpref.loops.judging import parse_reward
@@ -293,10 +293,13 @@ def test_evaluate_compares_a_run_with_its_base(run, capsys):
     words = ["evaluate", str(run), "--prompts", "shapes:unseen:4", "--rewards", "oracle", "--seeds", "2"]
     assert main([*words, "--batch_size", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["num_pairs"], found["num_prompts"]) == (8, 4) and found["num_facts"]["win"] and "items" not in found
+    assert (found["num_pairs"], found["num_prompts"]) == (8, 4) and "prompts" not in found
+    assert [entry["contender"] for entry in found["table"]["entries"]] == ["base", run.name]
     folder = run / "evaluation"
-    assert {path.name for path in folder.iterdir()} == {"report.html", "grid.png", "results.json"}
-    assert len(Comparison.load(folder / "results.json").items) == 8
+    written = {"report.html", "report.md", "grid.png", "results.json", "plan.json", "digests.json"}
+    assert {path.name for path in folder.iterdir()} == {*written, "pictures", "columns"}
+    standings = Standings.load(folder / "results.json")
+    assert len(standings.prompts) == 8 and list(standings.columns) == ["base", run.name]
     first = (folder / "results.json").read_bytes()
     assert main([*words, "--batch_size", "4"]) == 0
     assert "facts right" in capsys.readouterr().out and (folder / "results.json").read_bytes() == first

@@ -13,10 +13,10 @@ from PIL import Image
 
 from diffpref.core.contracts import RewardInfo
 from diffpref.core.errors import ShapeError
-from diffpref.evaluation import Comparison, compare
+from diffpref.evaluation import Standings, compare, comparison, judged_pair
 from diffpref.evaluation.headline import headline, number, reading, sentence
 from diffpref.evaluation.provenance import Provenance, library_versions
-from diffpref.evaluation.report import write_report
+from diffpref.evaluation.report import kept_pictures, write_report
 from diffpref.evaluation.summary import print_summary, summary
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -73,8 +73,13 @@ def facts(image, prompt):
 
 def make(folder, prompts=(NASTY, "b", "c", "d"), metrics=ROWS, look=facts, **options):
     base, aligned = [flat(r) for r in (50, 150, 60, 90)], [flat(r) for r in (200, 20, 190, 90)]
-    comparison = compare(prompts, [0, 1, 2, 3], base, aligned, {"redness": Redness()}, look, num_draws=200)
-    return comparison, write_report(folder, comparison, base, aligned, title="T <i>", metrics=metrics, **options)
+    standings = judged_pair(prompts, [0, 1, 2, 3], base, aligned, {"redness": Redness()}, look, num_draws=200)
+    shown = kept_pictures({"base": base, "aligned": aligned}, 4)
+    return standings, write_report(folder, standings, shown, title="T <i>", metrics=metrics, **options)
+
+
+def compared(folder):
+    return comparison(make(folder)[0], "aligned")
 
 
 @pytest.fixture
@@ -151,17 +156,18 @@ def test_page_says_how_it_was_made(page):
 
 
 def test_report_comes_with_grid_and_numbers(tmp_path):
-    comparison, _ = make(tmp_path)
+    standings, _ = make(tmp_path)
     assert Image.open(tmp_path / "grid.png").format == "PNG"
-    assert Comparison.load(tmp_path / "results.json") == comparison
-    assert json.loads((tmp_path / "results.json").read_text())["all_facts"]["base_share"] == 0.25
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.png", "report.html", "results.json"]
+    assert Standings.load(tmp_path / "results.json") == standings
+    shares = json.loads((tmp_path / "results.json").read_text())["table"]["shares"]
+    assert (shares[0]["contender"], shares[0]["fact"], shares[0]["share"]) == ("base", "all facts right", 0.25)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["grid.png", "report.html", "report.md", "results.json"]
 
 
 def test_same_report_twice_is_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         make(tmp_path / name)
-    for name in ("report.html", "grid.png", "results.json"):
+    for name in ("report.html", "report.md", "grid.png", "results.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -169,28 +175,28 @@ def test_report_without_facts_or_without_losses_says_so(tmp_path):
     _, path = make(tmp_path, look=None)
     assert "Fact by fact" not in path.read_text()
     images = [flat(10)]
-    comparison = compare(["a"], [0], images, images, {"redness": Redness()}, num_draws=50)
-    path = write_report(tmp_path / "even", comparison, images, images, title="Even")
+    standings = judged_pair(["a"], [0], images, images, {"redness": Redness()}, num_draws=50)
+    shown = kept_pictures({"base": images, "aligned": images}, 1)
+    path = write_report(tmp_path / "even", standings, shown, title="Even")
     assert path.read_text().count("There are none.") == 2
 
 
-def test_report_refuses_other_pictures_than_were_compared(tmp_path):
-    comparison, _ = make(tmp_path)
+def test_report_refuses_other_pictures_than_were_compared():
     with pytest.raises(ShapeError, match="expected 4 pictures a side, got 3 and 4"):
-        write_report(tmp_path, comparison, [flat(1)] * 3, [flat(1)] * 4, title="")
+        kept_pictures({"base": [flat(1)] * 3, "aligned": [flat(1)] * 4}, 4)
 
 
 def test_summary_names_every_measure_with_its_numbers(tmp_path):
-    comparison, _ = make(tmp_path)
+    found = compared(tmp_path)
     out = io.StringIO()
-    text = print_summary(comparison, out)
-    assert text == out.getvalue() == summary(comparison)
+    text = print_summary(found, out)
+    assert text == out.getvalue() == summary(found)
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     assert "25.0 %" in lines["all facts right"] and "50.0 %" in lines["all facts right"]
     assert "2 / 1 / 1" in lines["redness v1"] and "62.5 %" in lines["redness v1"]
     assert "is red" in lines
-    assert text.startswith(sentence(comparison)) and "+25.0 points" in sentence(comparison)
-    assert "4 prompt-seed pairs" in sentence(comparison)
+    assert text.startswith(sentence(found)) and "+25.0 points" in sentence(found)
+    assert "4 prompt-seed pairs" in sentence(found)
 
 
 def test_summary_on_a_terminal_is_a_table_that_reads_markup_as_text(tmp_path):
@@ -198,16 +204,16 @@ def test_summary_on_a_terminal_is_a_table_that_reads_markup_as_text(tmp_path):
         def isatty(self):
             return True
 
-    comparison = compare(["a"], [0], [flat(1)], [flat(2)], {"[red]x": Redness()}, num_draws=50)
+    found = compare(["a"], [0], [flat(1)], [flat(2)], {"[red]x": Redness()}, num_draws=50)
     out = Terminal()
-    assert print_summary(comparison, out) == summary(comparison)
+    assert print_summary(found, out) == summary(found)
     assert "[red]x" in out.getvalue()
 
 
 def test_headline_without_facts_holds_the_judges_alone():
-    comparison = compare(["a"], [0], [flat(1)], [flat(2)], {"redness": Redness()}, num_draws=50)
-    assert [row.measure for row in headline(comparison)] == ["redness v1"]
-    assert "By redness, the aligned model wins 100.0 %" in sentence(comparison)
+    found = compare(["a"], [0], [flat(1)], [flat(2)], {"redness": Redness()}, num_draws=50)
+    assert [row.measure for row in headline(found)] == ["redness v1"]
+    assert "By redness, the aligned model wins 100.0 %" in sentence(found)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,186 @@
+"""Putting a contender's weights in place of the base's, and which weights these are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
+
+from diffpref.core.assets import resolve
+from diffpref.core.errors import CheckpointError, ConfigError, DiffprefError, ModelError
+from diffpref.core.files import read_json, sha256, write_json
+from diffpref.evaluation.contenders import Contender, result_folder
+from diffpref.models import DenoiserFamily, ModelFamily
+from diffpref.models.adapters._peft import load_lora
+from diffpref.models.loading import freeze, load_component, load_settings
+
+__all__ = ["ContentDigests", "apply_result", "place_contender"]
+
+MUST_AGREE = ("in_channels", "out_channels", "cross_attention_dim", "addition_embed_type")
+"""Settings of denoisers that read the same latents and the same text."""
+INDEX = "model_index.json"
+
+
+def apply_result(family: ModelFamily, folder: Path | str, *, ema: bool = False) -> None:
+    """Put what a run has trained into a family that holds the run's base, as the libraries do.
+
+    Args:
+        family: with all its parts, fresh from its path.
+        folder: of the run.
+        ema: take the average of ``training.ema`` instead of the last weights.
+
+    Raises:
+        CheckpointError: the run has no such result, or one that does not fit the family.
+    """
+    folder = Path(folder)
+    if family.network is None:
+        raise ConfigError("the family's 'network' is not loaded; load it with parts=(..., 'network')")
+    kind = result_folder(folder, ema=ema).name
+    try:
+        family.apply(str(folder / kind), kind.startswith("lora"))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ModelError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{folder / kind}: cannot be loaded into {family.path} ({reason})") from error
+    freeze(family.network)
+
+
+def place_contender(contender: Contender, open_base: Callable[[], DenoiserFamily]) -> DenoiserFamily:
+    """Load a contender, complete and ready to draw.
+
+    Args:
+        contender: which.
+        open_base: loads the base, all its parts; called once.
+
+    Raises:
+        CheckpointError: a run's result that does not fit the base.
+        ModelError: a LoRA or a model that cannot be loaded, or does not fit the base.
+    """
+    family, path = open_base(), resolve(contender.path)
+    try:
+        if contender.kind == "run":
+            apply_result(family, path, ema=contender.ema)
+        elif contender.kind == "lora":
+            load_lora(family, family.network, path, "contender")
+            freeze(family.network)
+        elif contender.kind == "pipeline" or (contender.kind == "hub" and _has_index(path)):
+            return _whole(family, path)
+        elif contender.kind in ("network", "hub"):
+            _replace(family, path)
+    except DiffprefError as error:
+        if contender.kind == "run":
+            raise
+        raise ModelError(f"{contender.name}: {str(error).removeprefix('model.path: ')}") from error
+    return family
+
+
+def _has_index(path: str) -> bool:
+    try:
+        load_settings(path, "", INDEX)
+    except ModelError:
+        return False
+    return True
+
+
+def _whole(base: DenoiserFamily, path: str) -> DenoiserFamily:
+    """Load a model with its own VAE and text encoders, if its latents are the base's."""
+    own = next(base.network.parameters())
+    family: Any = type(base).load(path)
+    for key in ("in_channels", "out_channels"):
+        _check_agrees(key, family.network.config, base)
+    if family.vae_factor() != base.vae_factor():
+        raise ModelError(f"does not fit {base.path}: its VAE shrinks pictures {family.vae_factor()} times, not"
+                         f" {base.vae_factor()} times")  # fmt: skip
+    family.network.to(own.dtype)
+    for text in family.texts:
+        text.model.to(own.dtype)
+    placed: DenoiserFamily = family.to(own.device)
+    return placed
+
+
+def _replace(family: DenoiserFamily, path: str) -> None:
+    """Put another denoiser into the base, if it reads the same latents and the same text."""
+    alone = Path(path).is_dir() and (Path(path) / "config.json").is_file()
+    subfolder = "" if alone else "unet"
+    settings = load_settings(path, subfolder, "config.json")
+    for key in MUST_AGREE:
+        _check_agrees(key, settings, family)
+    own = next(family.network.parameters())
+    loaded = load_component(type(family.network), path, subfolder, dtype=own.dtype)
+    family.network = freeze(loaded).to(own.device)
+
+
+def _check_agrees(key: str, settings: Any, base: DenoiserFamily) -> None:
+    here, there = base.network.config.get(key), settings.get(key)
+    if here != there:
+        raise ModelError(f"does not fit {base.path}: its denoiser's {key} is {there}, the base's is {here}")
+
+
+class ContentDigests:
+    """Digests of models by their files' content; a file is read again only if its size or time has changed.
+
+    Args:
+        memory: file that remembers them between starts.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = Path(memory)
+        self._known: dict[str, Any] = {}
+        if self._memory.is_file():
+            try:
+                found = read_json(self._memory)
+            except ValueError:
+                found = None  # a memory that cannot be read is none; all is computed anew
+            self._known = found if isinstance(found, dict) else {}
+
+    def of(self, contender: Contender, base: str) -> str:
+        """Return which weights a contender draws with.
+
+        Args:
+            contender: which.
+            base: digest of the base, which is part of what a LoRA or a denoiser alone draws with.
+
+        Raises:
+            CheckpointError: a run without the asked result.
+        """
+        own = ""
+        if contender.kind == "run":
+            own = self.of_path(str(result_folder(Path(contender.path), ema=contender.ema)))
+        elif contender.kind != "base":
+            own = self.of_path(contender.path)
+        return base if contender.kind == "base" else _digest([base, own])
+
+    def of_path(self, path: str, revision: str | None = None) -> str:
+        """Return the digest of a file, a folder, a bundled model, or the snapshot of a hub id."""
+        where = Path(resolve(path))
+        if where.is_file():
+            return self._file(where)
+        if not where.is_dir():
+            return _digest([path, _commit(path, revision)])
+        files = sorted(p for p in where.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".json", ".txt"))
+        return _digest(part for file in files for part in (file.relative_to(where).as_posix(), self._file(file)))
+
+    def _file(self, file: Path) -> str:
+        stat = file.stat()
+        key, mark = str(file.resolve()), [stat.st_size, stat.st_mtime_ns]
+        found = self._known.get(key)
+        if not (isinstance(found, list) and found[:2] == mark):
+            self._known[key] = found = [*mark, sha256(file)]
+            write_json(self._memory, self._known)
+        return str(found[2])
+
+
+def _commit(path: str, revision: str | None) -> str:
+    """Return the commit of a hub id's snapshot on this machine, which its folder is named after."""
+    for name in (INDEX, "unet/config.json", "config.json"):
+        found = try_to_load_from_cache(path, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parents[name.count("/")].name
+    return revision or "main"
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
