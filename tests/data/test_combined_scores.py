@@ -92,10 +92,8 @@ def test_a_score_that_is_not_there_is_named() -> None:
 
 
 def test_versions_are_told_apart() -> None:
-    other = Record("a", "p", tuple(
-        Candidate(text=str(k), scores=(Score("pickscore", "v1", k), Score("pickscore", "v2", -k), Score("hps", "v1", k)))
-        for k in (0.0, 1.0)
-    ))  # fmt: skip
+    rows = [(Score("pickscore", "v1", k), Score("pickscore", "v2", -k), Score("hps", "v1", k)) for k in (0.0, 1.0)]
+    other = Record("a", "p", tuple(Candidate(text=str(k), scores=row) for k, row in enumerate(rows)))
     with pytest.raises(DataError, match="several versions of pickscore; say which"):
         pair_view([other], score=TWO)
     (pair,) = pair_view([other], score=Combined(("pickscore@v1", "hps")))
@@ -196,9 +194,9 @@ def test_a_calibration_is_the_soft_label_and_chooses_the_version(tmp_path: Path,
         pytest.approx(found.probability(5.0, 4.0)),
     ]
     measured("v2").save(tmp_path / "c.json")
-    with pytest.raises(DataError, match="no record has two scores|no candidate has a score"):
+    with pytest.raises(DataError, match=r"no record has two scores|no candidate has a score"):
         load_items(data, "pairs")
-    with pytest.raises(ConfigError, match="is of pickscore@v2, and data.score is hps"):
+    with pytest.raises(ConfigError, match=r"is of pickscore@v2, and data\.score is hps"):
         load_items(Data(**{**options, "score": "hps"}), "pairs")
     (tmp_path / "c.json").unlink()
     with pytest.raises(DataError, match="no such calibration"):
