@@ -6,6 +6,7 @@ from diffpref.data.columns import clean_prompt
 from diffpref.data.combined import Combined
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
 from diffpref.data.items import ATTACHED, COMPANIONS, VIEWS, Item, attached, given_columns, view_of
+from diffpref.data.labelled import LabelledPairs, labelled_pairs, score_rows
 from diffpref.data.lists import Ranking, list_view
 from diffpref.data.pairs import Pair, Pairs, pair_view
 from diffpref.data.points import Point, point_view
@@ -27,6 +28,7 @@ __all__ = [
     "Framing",
     "Item",
     "KeyedSampler",
+    "LabelledPairs",
     "Pair",
     "Pairs",
     "Point",
@@ -43,6 +45,7 @@ __all__ = [
     "given_columns",
     "image_tensor",
     "index_source",
+    "labelled_pairs",
     "list_view",
     "load_prompts",
     "open_records",
@@ -51,6 +54,7 @@ __all__ = [
     "prompts_with_fields",
     "read_store",
     "score_of",
+    "score_rows",
     "to_rgb",
     "to_uint8",
     "usable_records",

@@ -1,6 +1,7 @@
 """Plots draw the data, axes say their unit, pyplot is never touched, pages refer to nothing outside."""
 
 import io
+import math
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from diffpref.plotting import (
     new_axes,
     picture_grid,
     plot_accuracy,
+    plot_agreement,
     plot_errors,
     plot_fact_shares,
     plot_gradient_share,
@@ -22,12 +24,14 @@ from diffpref.plotting import (
     plot_loss,
     plot_margin,
     plot_margin_by_timestep,
+    plot_reliability,
     plot_win_rates,
     save_png,
     to_svg,
 )
 from diffpref.plotting.curves import running_mean, series
 from diffpref.plotting.timesteps import by_timestep
+from diffpref.ranking import reliability
 
 ROWS = [
     {
@@ -196,3 +200,19 @@ def test_means_by_timestep_are_of_the_last_half_and_an_absent_share_is_zero():
     for draw, bars in ((plot_margin_by_timestep, [1.0, 4.0]), (plot_gradient_share, [0, 0, 0, 50, 0, 0, 0, 0, 50, 0])):
         ax = draw(rows)
         assert [bar.get_height() for bar in ax.patches] == bars and "(" in ax.get_ylabel()
+
+
+def test_agreement_is_a_matrix_of_numbers():
+    ax = plot_agreement(["clip", "hps"], [[1.0, 0.8], [0.8, 1.0]])
+    assert sorted(text.get_text() for text in ax.texts) == ["", "", "80 %", "80 %"]
+    assert "none" in [text.get_text() for text in plot_agreement(["a", "b"], [[1.0, math.nan], [math.nan, 1.0]]).texts]
+    with pytest.raises(ShapeError, match="2 x 2"):
+        plot_agreement(["a", "b"], [[1.0, 0.5]])
+
+
+def test_reliability_shows_predicted_against_observed():
+    bins = {"before": reliability([0.9, 0.9, 0.6], [1.0, 0.0, 1.0], 5), "after": reliability([0.6], [1.0], 5)}
+    ax = plot_reliability(bins)
+    assert list(ax.lines[1].get_xdata()) == pytest.approx([60.0, 90.0])
+    assert list(ax.lines[1].get_ydata()) == pytest.approx([100.0, 50.0])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["before", "after"]

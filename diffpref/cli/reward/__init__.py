@@ -1,4 +1,7 @@
-"""``diffpref reward VERB …``: reward models of one's own. Each verb is a module of this package."""
+"""``diffpref reward VERB …``: reward models of one's own, and what scores are worth.
+
+Each verb is a module of this package.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from diffpref.core.errors import ConfigError, suggest
 __all__ = ["VERBS", "main"]
 
 VERBS = {
+    "agreement": "how often the scores of a store order its candidates alike",
+    "calibrate": "what gaps of a score are worth as probabilities, on labelled pairs",
     "train": "a reward model from preference data, by a recipe",
 }
 """Verb -> what it does. Kept here, so that the help imports nothing."""
@@ -25,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         width = max(map(len, VERBS))
         lines = "\n".join(f"  {verb:{width}}  {what}" for verb, what in VERBS.items())
-        told = f"usage: diffpref reward VERB ...\n\nReward models of one's own.\n\nverbs:\n{lines}\n\n"
+        what = "Train reward models; compare and calibrate scores."
+        told = f"usage: diffpref reward VERB ...\n\n{what}\n\nverbs:\n{lines}\n\n"
         print(told + "'diffpref reward VERB --help' tells more.", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     if argv[0] not in VERBS:
