@@ -19,7 +19,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffpref import rewards
 from diffpref.config import Named, Section, config_error, load_yaml
 from diffpref.core.annotations import NonNegative, Number, Positive, PositiveInt
 from diffpref.core.contracts import Media, Reward, RewardInfo
@@ -214,10 +213,10 @@ def load_ensemble(
 
 def _load_member(value: Any, where: str, shared: Mapping[str, Any]) -> Member:
     named, place = _read_member(value, where)
-    options = {name: given for name, given in shared.items() if rewards.takes(named.name, name)} | named.options
-    if not isinstance(options.get("path", ""), str):
-        raise ConfigError(f"{where}: path must be text, got {options['path']!r}")
-    return Member(named.name, inner_reward("ensemble", {named.name: options}), place.weight, place.mean, place.std)
+    if not isinstance(named.options.get("path", ""), str):
+        raise ConfigError(f"{where}: path must be text, got {named.options['path']!r}")
+    inner = inner_reward("ensemble", {named.name: named.options}, shared)
+    return Member(named.name, inner, place.weight, place.mean, place.std)
 
 
 def _read_member(value: Any, where: str) -> tuple[Named, _Place]:

@@ -15,6 +15,7 @@ from diffpref.rewards import registry
 from diffpref.rewards._frames import middles
 from diffpref.rewards._media import as_clips, check_lengths
 from diffpref.rewards._nested import Nested, inner_reward
+from diffpref.rewards._weights import Precision
 
 __all__ = ["FrameMean", "load_frame_mean"]
 
@@ -101,7 +102,14 @@ class _DifferentiableFrameMean(FrameMean):
 
 @registry.register("frame_mean")
 def load_frame_mean(
-    path: str | None = None, *, reward: Nested | None = None, frames: PositiveInt = 8, reduction: Reduction = "mean"
+    path: str | None = None,
+    *,
+    reward: Nested | None = None,
+    frames: PositiveInt = 8,
+    reduction: Reduction = "mean",
+    device: str = "cpu",
+    precision: Precision = "float32",
+    micro_batch: PositiveInt = 16,
 ) -> Reward:
     """Return an image reward as one of videos.
 
@@ -110,6 +118,9 @@ def load_frame_mean(
         reward: what scores the frames, with its path and options: ``{pickscore: {path: ..., output: cosine}}``.
         frames: how many at most.
         reduction: see `FrameMean`.
+        device: where the inner reward runs, unless it says otherwise.
+        precision: of an inner reward that has that option and does not say otherwise.
+        micro_batch: the same.
 
     Raises:
         ConfigError: a path, no inner reward, or one that scores no images.
@@ -119,7 +130,8 @@ def load_frame_mean(
         raise ConfigError(
             f"reward 'frame_mean' takes an inner reward, such as reward: {{pickscore: {{path: ...}}}}, got {given}"
         )
-    inner = inner_reward("frame_mean", reward)
+    shared = {"device": device, "precision": precision, "micro_batch": micro_batch}
+    inner = inner_reward("frame_mean", reward, shared)
     if inner.info.media != "image":
         raise ConfigError(f"reward 'frame_mean' takes a reward of images, '{inner.info.name}' is of {inner.info.media}")
     kind = _DifferentiableFrameMean if inner.info.differentiable else FrameMean

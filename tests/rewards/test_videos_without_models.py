@@ -15,6 +15,8 @@ from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.rewards._frames import at_most, at_rate, middles
 from diffpref.rewards.frame_mean import FrameMean
 
+PICKSCORE = "bundled:shapes-pickscore"
+
 
 class Brightness:
     """A reward of images that can be computed by hand: the mean of all values; nobody can read a black picture."""
@@ -121,6 +123,8 @@ def test_what_frame_mean_says_of_the_wrong_reward() -> None:
         ({"reward": "orcale"}, "did you mean"),
         ({"reward": "flicker"}, "takes a reward of images, 'flicker' is of video"),
         ({"reward": "oracle", "frames": 0}, "frames"),
+        ({"reward": {"pickscore": {"path": 3}}}, "pickscore.path must be text, got 3"),
+        ({"reward": {"pickscore": {"path": PICKSCORE, "output": "prob"}}}, "by what is asked together with it"),
     ]:
         with pytest.raises(ConfigError, match=message):
             rewards.load("frame_mean", **options)
@@ -130,8 +134,15 @@ def test_what_frame_mean_says_of_the_wrong_reward() -> None:
         rewards.load("frame_mean", reward="oracle").score([grey(1)], ["a small red circle"])
 
 
+def test_options_of_the_frame_mean_are_the_inner_rewards_too() -> None:
+    inner = {"pickscore": {"path": PICKSCORE, "micro_batch": 2}}
+    found: Any = rewards.load("frame_mean", reward=inner, precision="bfloat16", micro_batch=5)
+    assert "bfloat16" in found.info.version and found.inner.micro_batch == 2
+    assert rewards.load("frame_mean", reward="oracle", device="cpu").info.media == "video"
+
+
 def test_a_differentiable_frame_mean_reads_videos_only() -> None:
-    reward: Any = rewards.load("frame_mean", reward={"pickscore": {"path": "bundled:shapes-pickscore"}})
+    reward: Any = rewards.load("frame_mean", reward={"pickscore": {"path": PICKSCORE}})
     with pytest.raises(ShapeError, match=r"\(N, F, 3, H, W\)"):
         reward.score_tensors(torch.zeros(2, 3, 64, 64), ["a", "b"])
     assert not hasattr(rewards.load("frame_mean", reward="oracle"), "score_tensors")
