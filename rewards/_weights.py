@@ -7,6 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal, TypeAlias
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from diffpref.core.assets import PREFIX
@@ -36,6 +37,7 @@ UNREADABLE = (
     EOFError,
     UnpicklingError,
     SafetensorError,
+    StrictDataclassError,
 )
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
