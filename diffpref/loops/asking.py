@@ -86,8 +86,9 @@ class Asked:
 
     def __init__(self, judge: Judging, name: str, pair_scale: float | None = None) -> None:
         self.judge, self.name = judge, name
-        self._compares = not hasattr(judge, "score") and hasattr(judge, "compare")
         info = getattr(judge, "info", None)
+        scores = hasattr(judge, "score") and not getattr(info, "needs_metadata", False)  # candidates have none
+        self._compares = hasattr(judge, "compare") and not scores
         self.version = str(getattr(info, "version", "1"))
         scale = pair_scale if pair_scale is not None else getattr(info, "pair_scale", None)
         self.scale = 1.0 if scale is None else float(scale)

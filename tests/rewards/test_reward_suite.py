@@ -14,7 +14,7 @@ import torch
 from reward_cases import RewardCase, cases
 
 from diffpref import rewards
-from diffpref.core.contracts import ImageEmbedder, Reward, Sound
+from diffpref.core.contracts import ImageEmbedder, Judge, Reward, Sound
 from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
 
 CASES = cases()
@@ -92,7 +92,8 @@ def test_another_prompt_changes_the_score_exactly_where_the_prompt_matters(opene
     media, prompts, metadata = asked(case, 4)
     scores = reward.score([media[0]] * 4, prompts, metadata)
     assert (len(set(scores.tolist())) > 1) == case.prompt_matters
-    assert reward.info.needs_prompt == (case.prompt_matters and not reward.info.needs_metadata)
+    if not hasattr(reward, "compare"):  # what judges compare with is in the metadata, and they read the prompt too
+        assert reward.info.needs_prompt == (case.prompt_matters and not reward.info.needs_metadata)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -113,6 +114,27 @@ def test_aspects_are_scored_as_they_are_told(opened: Any, name: str) -> None:
     found = reward.score_aspects(*asked(case, 3))
     assert tuple(found) == reward.info.aspects
     assert all(scores.shape == (3,) and scores.dtype == torch.float32 for scores in found.values())
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_judges_give_probabilities_of_each_pair_alone(opened: Any, name: str) -> None:
+    case, reward = opened(name)
+    if not hasattr(reward, "compare"):
+        pytest.skip("compares nothing")
+    first, second, prompts = case.media(5), case.media(5)[::-1], case.prompts(5)
+    wins = reward.compare(first, second, prompts)
+    assert isinstance(reward, Judge) and wins.dtype == torch.float32 and wins.shape == (5,)
+    assert ((wins > 0) & (wins < 1)).all() and wins.device.type == "cpu" and not wins.requires_grad
+    alone = [reward.compare([first[i]], [second[i]], [prompts[i]]) for i in range(5)]
+    assert torch.allclose(wins, torch.cat(alone), rtol=0, atol=case.tolerance) and len(set(wins.tolist())) > 1
+    assert reward.compare([], [], []).shape == (0,)
+    for broken in ((first, second[:4], prompts), (first, second, prompts[:4])):
+        with pytest.raises(ShapeError):
+            reward.compare(*broken)
+    for kind, item in PLAIN.items():
+        if kind != reward.info.media:
+            with pytest.raises(DataError, match=r"item 1|got"):
+                reward.compare(first[:2], [second[0], item], prompts[:2])
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
