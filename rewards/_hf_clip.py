@@ -16,7 +16,7 @@ from diffpref.rewards._weights import UNREADABLE, Precision, check_vocabulary, f
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPModel, PreTrainedTokenizerBase
 
-__all__ = ["encoder_of", "image_embeds", "load_hf_clip", "text_embeds"]
+__all__ = ["config_of", "encoder_of", "image_embeds", "load_hf_clip", "text_embeds"]
 
 
 def _embeds(output: Any) -> Tensor:
@@ -55,6 +55,25 @@ def encoder_of(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, processor: 
         framing=Framing(processor.crop_size["height"], tuple(processor.image_mean), tuple(processor.image_std)),
         logit_scale=float(model.logit_scale.detach().float().exp()),
     )
+
+
+def config_of(config_class: str, processor_class: Any, path: str) -> tuple[Any, Any]:
+    """Return the config and the image processor of a model of two towers.
+
+    Args:
+        config_class: name of a class of transformers.
+        processor_class: of transformers.
+        path: folder or hub id.
+
+    Raises:
+        ModelError: there are none.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, config_class).from_pretrained(path), processor_class.from_pretrained(path)
+    except UNREADABLE as error:
+        raise ModelError(f"{path}: no {config_class} and image processor could be read: {first_line(error)}") from error
 
 
 def load_hf_clip(
