@@ -17,6 +17,7 @@ import torch
 from accelerate import tracking
 from torch import nn
 
+from diffpref import rewards
 from diffpref.config import Logging, Optim
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.models import registry as families
@@ -54,6 +55,12 @@ def use_gguf() -> str:
     return str(error.value)
 
 
+def use_ocr() -> str:
+    with pytest.raises(ConfigError) as error:
+        rewards.load("ocr")
+    return str(error.value)
+
+
 def use_xformers() -> str:
     heard: list[str] = []
 
@@ -73,6 +80,7 @@ def use_xformers() -> str:
 USE: dict[str, Callable[[], str]] = {
     "bnb": use_eight_bits,
     "gguf": use_gguf,
+    "ocr": use_ocr,
     "trackers": use_trackers,
     "xformers": use_xformers,
 }

@@ -26,7 +26,12 @@ ROWS = (
 ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 MODEL_LIBRARIES = {"accelerate", "datasets", "diffusers", "open_clip", "peft", "transformers"}
 OTHER_NAMES = {"PIL": "pillow", "open_clip": "open_clip_torch", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
-OPTIONAL = {"bitsandbytes", "gguf", "xformers"}  # an extra; imported in functions, with an error that names it
+OPTIONAL = {
+    "bitsandbytes",
+    "gguf",
+    "rapidocr",
+    "xformers",
+}  # extras, imported in functions
 
 
 def modules() -> dict[str, Path]:
