@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 from PIL import Image
 
 from diffpref.core.errors import ConfigError
+from diffpref.rewards._installed import is_installed
 
 __all__ = ["load_rapidocr"]
 
 PACKAGES = ("rapidocr", "onnxruntime")
-
-
-def _is_missing(package: str) -> bool:
-    try:
-        return find_spec(package) is None
-    except ValueError:  # a module that is hidden, or half imported
-        return True
 
 
 class _RapidOcr:
@@ -48,7 +41,7 @@ def load_rapidocr() -> _RapidOcr:
     problems = [
         f"reward 'ocr': '{package}' is not installed; pip install 'diffpref[ocr]', or give an engine of your own"
         for package in PACKAGES
-        if _is_missing(package)
+        if not is_installed(package)
     ]
     if problems:
         raise ConfigError("\n".join(problems))

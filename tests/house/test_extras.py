@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import tracking
 from torch import nn
+from transformers import Mask2FormerConfig
 
 from diffpref import rewards
 from diffpref.config import Logging, Optim
@@ -55,6 +56,13 @@ def use_gguf() -> str:
     return str(error.value)
 
 
+def use_geneval() -> str:
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(ModelError) as error:
+        Mask2FormerConfig().save_pretrained(folder)
+        rewards.load("geneval", folder)
+    return str(error.value)
+
+
 def use_ocr() -> str:
     with pytest.raises(ConfigError) as error:
         rewards.load("ocr")
@@ -79,6 +87,7 @@ def use_xformers() -> str:
 
 USE: dict[str, Callable[[], str]] = {
     "bnb": use_eight_bits,
+    "geneval": use_geneval,
     "gguf": use_gguf,
     "ocr": use_ocr,
     "trackers": use_trackers,
