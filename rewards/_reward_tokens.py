@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,7 +51,7 @@ class RewardTokens:
     positions: Positions = "sequential"
 
     @torch.no_grad()
-    def read(self, questions: Sequence[Question]) -> Tensor:
+    def read(self, questions: Iterable[Question]) -> Tensor:
         """Return (N, T, O) float32 on the CPU: what the head says at each token of each question.
 
         Raises:
@@ -71,5 +71,4 @@ class RewardTokens:
             said: Tensor = self.head(hidden[rows, places].float())
             return said.cpu()
 
-        rows = self.model.rows(questions)
-        return torch.stack(grouped(rows, run, self.model.micro_batch))
+        return torch.stack(grouped(self.model.rows(questions), run, self.model.micro_batch))

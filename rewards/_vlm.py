@@ -6,7 +6,7 @@ so that what is answered does not depend on what else is asked, but for the roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,8 @@ from diffpref.rewards._weights import UNREADABLE, Precision, first_line
 
 __all__ = ["Part", "Question", "VisionLanguage", "grouped", "open_processor", "open_vlm", "question_tensors"]
 
+HELD_BYTES = 2**29
+"""Of the tensors that are made ahead of the batch that runs."""
 Part: TypeAlias = "str | Image.Image | Clip"
 _SEQUENCES = {"attention_mask": 1, "mm_token_type_ids": 0, "token_type_ids": 0}
 """What a processor says of each token -> what it says of a token of text that is appended."""
@@ -105,26 +107,44 @@ def _worded(processor: Any, question: Question) -> str:
 
 
 def grouped(
-    rows: Sequence[Mapping[str, Tensor]], run: Callable[[Tensors], Sequence[Any] | Tensor], micro_batch: int
+    rows: Iterable[Mapping[str, Tensor]], run: Callable[[Tensors], Sequence[Any] | Tensor], micro_batch: int
 ) -> list[Any]:
     """Run rows in batches of equal shapes and return what came out, in the order of the rows.
 
     Args:
-        rows: N times the tensors of a batch of one, such as `question_tensors` makes.
+        rows: N times the tensors of a batch of one, such as `question_tensors` makes; no more of them are taken ahead
+            than half a gigabyte holds, so that many large ones should come from a generator.
         run: the tensors of n rows, each joined along its first dimension -> n results.
         micro_batch: the largest n.
     """
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for number, row in enumerate(rows):
-        alike.setdefault(tuple(sorted((name, *t.shape[1:]) for name, t in row.items())), []).append(number)
-    results: list[Any] = [None] * len(rows)
-    for numbers in alike.values():
-        for start in range(0, len(numbers), micro_batch):
-            some = numbers[start : start + micro_batch]
-            batch = {name: torch.cat([rows[number][name] for number in some]) for name in rows[some[0]]}
-            for number, result in zip(some, run(batch), strict=True):
-                results[number] = result
+    results: list[Any] = []
+    for window in _windows(rows, micro_batch):
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for number, row in enumerate(window):
+            alike.setdefault(tuple(sorted((name, *t.shape[1:]) for name, t in row.items())), []).append(number)
+        found: list[Any] = [None] * len(window)
+        for numbers in alike.values():
+            for start in range(0, len(numbers), micro_batch):
+                some = numbers[start : start + micro_batch]
+                batch = {name: torch.cat([window[number][name] for number in some]) for name in window[some[0]]}
+                for number, result in zip(some, run(batch), strict=True):
+                    found[number] = result
+        results += found
     return results
+
+
+def _windows(rows: Iterable[Mapping[str, Tensor]], micro_batch: int) -> Iterator[list[Mapping[str, Tensor]]]:
+    """Yield rows by so many as memory has room for, and no fewer than a batch."""
+    window: list[Mapping[str, Tensor]] = []
+    held = 0
+    for row in rows:
+        window.append(row)
+        held += sum(tensor.nbytes for tensor in row.values())
+        if held >= HELD_BYTES and len(window) >= micro_batch:
+            yield window
+            window, held = [], 0
+    if window:
+        yield window
 
 
 @dataclass(frozen=True)
@@ -193,8 +213,8 @@ class VisionLanguage:
 
         return torch.stack(grouped(self.rows(questions, length), run, self.micro_batch))
 
-    def rows(self, questions: Sequence[Question], more: int = 0) -> list[dict[str, Tensor]]:
-        """Return what the model reads of each question, for `grouped`.
+    def rows(self, questions: Iterable[Question], more: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Yield what the model reads of each question, for `grouped`.
 
         Args:
             questions: N questions.
@@ -204,7 +224,6 @@ class VisionLanguage:
             DataError: the processor cannot read a question, or it is too long; the message has its number.
         """
         room = read_context(self.network.config)
-        rows = []
         for number, question in enumerate(questions):
             try:
                 row = question_tensors(self.processor, question, **self.processing)
@@ -215,8 +234,7 @@ class VisionLanguage:
                     f"reward '{self.owner}', question {number}: {row['input_ids'].shape[1]} tokens and {more} of the"
                     f" answer, and the model reads {room}; shorten the prompt or make the picture smaller"
                 )
-            rows.append(row)
-        return rows
+            yield row
 
     def placed(self, batch: Tensors) -> dict[str, Tensor]:
         """Return a batch where the network is and, but for whole numbers, of its precision."""

@@ -8,7 +8,7 @@ names may be those of transformers before or after 4.52. No published tensor was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -111,13 +111,13 @@ class HPSv3:
         if not len(media):
             return torch.zeros(0), torch.zeros(0)
         check_prompts(self.heads.model, prompts)
-        pictures = [
-            resized_picture("hps_v3", number, picture, PIXELS)
-            for number, picture in enumerate(as_pictures("hps_v3", media))
-        ]
-        words = [self.template.filled(prompt) for prompt in prompts]
-        said = self.heads.read([Question(parts) for parts in zip(pictures, words, strict=True)])
+        said = self.heads.read(self._questions(media, prompts))
         return said[:, 0, 0], said[:, 0, 1]
+
+    def _questions(self, media: Sequence[Media], prompts: Sequence[str]) -> Iterator[Question]:
+        for number, (item, prompt) in enumerate(zip(media, prompts, strict=True)):
+            [picture] = as_pictures("hps_v3", [item], number)
+            yield Question((resized_picture("hps_v3", number, picture, PIXELS), self.template.filled(prompt)))
 
     def compare(self, first: Sequence[Media], second: Sequence[Media], prompts: Sequence[str]) -> Tensor:
         """Return (N,) P(first is better than second), in which both deviations count: see `gaussian_preference`.

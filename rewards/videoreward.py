@@ -42,7 +42,7 @@ PUBLISHED = Published(
     "videoreward",
     "KwaiVGI/VideoReward",
     ("model_config.json", "checkpoint-*/*"),
-    "MIT (the code); the card of the weights is said to name Apache-2.0",
+    "Apache-2.0 by the card of the weights, MIT by the code",
 )
 BASE = "Qwen/Qwen2-VL-2B-Instruct"
 DIMENSIONS = ("VQ", "MQ", "TA")
@@ -156,21 +156,23 @@ class VideoReward:
         if not clips:
             return torch.zeros(0, len(ASPECTS))
         check_prompts(self.heads.model, prompts)
-        questions = [
-            Question((self._seen(number, clip), self.template.filled(prompt)))
+        places = [self._places(number, clip) for number, clip in enumerate(clips)]
+        questions = (
+            Question((self._seen(number, clip, places[number]), self.template.filled(prompt)))
             for number, (clip, prompt) in enumerate(zip(clips, prompts, strict=True))
-        ]
+        )
         said = self.heads.read(questions)  # (N, 3, 1 or 3)
         rated = said.squeeze(-1) if said.shape[-1] == 1 else said.diagonal(dim1=1, dim2=2)
         return (rated - torch.tensor(self.settings.mean)) / torch.tensor(self.settings.std)
 
-    def _seen(self, number: int, clip: Clip) -> Clip:
-        settings = self.settings
-        if settings.num_frames is None:
-            places = at_rate("videoreward", number, clip, settings.fps)
-        else:
-            places = evenly("videoreward", number, clip, settings.num_frames)
-        return Clip(resized_clip("videoreward", number, clip.frames[places], MIN_PIXELS, settings.max_pixels), clip.fps)
+    def _places(self, number: int, clip: Clip) -> list[int]:
+        if self.settings.num_frames is None:
+            return at_rate("videoreward", number, clip, self.settings.fps)
+        return evenly("videoreward", number, clip, self.settings.num_frames)
+
+    def _seen(self, number: int, clip: Clip, places: list[int]) -> Clip:
+        frames = resized_clip("videoreward", number, clip.frames[places], MIN_PIXELS, self.settings.max_pixels)
+        return Clip(frames, clip.fps)
 
 
 def _newest(folder: Path) -> Path:

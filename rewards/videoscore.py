@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffpref.core.annotations import PositiveInt
-from diffpref.core.contracts import Media, Reward, RewardInfo, Tensors
+from diffpref.core.contracts import Clip, Media, Reward, RewardInfo, Tensors
 from diffpref.core.errors import ConfigError, ModelError
 from diffpref.rewards import registry
 from diffpref.rewards._frames import at_most
@@ -35,7 +35,14 @@ Version: TypeAlias = Literal["v1", "v1.1"]
 FRAMES: dict[Version, int] = {"v1": 16, "v1.1": 48}
 REPOSITORIES: dict[Version, str] = {"v1": "TIGER-Lab/VideoScore", "v1.1": "TIGER-Lab/VideoScore-v1.1"}
 FILES = ("config.json", "*.safetensors", "preprocessor_config.json|processor_config.json", "tokenizer*")
-PUBLISHED = Published("videoscore", REPOSITORIES["v1.1"], FILES, "MIT", also=("*.json",))
+LICENCES: dict[Version, str] = {"v1": "Apache-2.0", "v1.1": "MIT"}
+
+
+def _published(version: Version) -> Published:
+    return Published("videoscore", REPOSITORIES[version], FILES, LICENCES[version], also=("*.json",))
+
+
+PUBLISHED = _published("v1.1")
 ASPECTS = ("visual_quality", "temporal_consistency", "dynamic_degree", "text_alignment", "factual_consistency")
 HEAD = "score."
 # buffers that older versions of transformers stored
@@ -99,12 +106,7 @@ class VideoScore:
         if not clips:
             return torch.zeros(0, len(ASPECTS))
         check_prompts(self.model, prompts)
-        questions = []
-        for clip, prompt in zip(clips, prompts, strict=True):
-            parts: list[Part] = [self.template.filled(prompt)]
-            for place in at_most(len(clip.frames), self.frames):
-                parts += [Image.fromarray(clip.frames[place]), " "]
-            questions.append(Question(tuple(parts)))
+        questions = (self._asked(clip, prompt) for clip, prompt in zip(clips, prompts, strict=True))
 
         def run(batch: Tensors) -> Tensor:
             hidden = self.model.network(**self.model.placed(batch), use_cache=False).last_hidden_state
@@ -112,6 +114,12 @@ class VideoScore:
             return rated.cpu()
 
         return torch.stack(grouped(self.model.rows(questions), run, self.model.micro_batch))
+
+    def _asked(self, clip: Clip, prompt: str) -> Question:
+        parts: list[Part] = [self.template.filled(prompt)]
+        for place in at_most(len(clip.frames), self.frames):
+            parts += [Image.fromarray(clip.frames[place]), " "]
+        return Question(tuple(parts))
 
 
 @registry.register("videoscore")
@@ -142,7 +150,8 @@ def load_videoscore(
         ModelError: files are missing, or not of the published layout.
     """
     words = open_template("videoscore", template, WORDS)
-    folder = PUBLISHED.find(path)
+    published = _published(version)
+    folder = published.find(path)
     processor = open_processor("videoscore", folder)
     if processor.image_token in words.text:
         raise ConfigError(f"reward 'videoscore': the template holds {processor.image_token}; frames come after it")
@@ -153,7 +162,7 @@ def load_videoscore(
     info = RewardInfo(
         name="videoscore",
         version="+".join([content_version(folder), *suffixes]),
-        licence=PUBLISHED.licence,
+        licence=published.licence,
         range=(1.0, 4.0),
         media="video",
         preprocessing=f"at-most-{count}",

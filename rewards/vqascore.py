@@ -100,7 +100,7 @@ class T5Asker:
     @torch.no_grad()
     def __call__(self, asked: list[tuple[Part, ...]]) -> Tensor:
         """Return (N,) float32 probabilities of the answer; each question is text, picture, text."""
-        return torch.stack(grouped([self._row(*parts) for parts in asked], self._run, self.micro_batch))
+        return torch.stack(grouped((self._row(*parts) for parts in asked), self._run, self.micro_batch))
 
     def _row(self, before: Any, picture: Any, after: Any) -> dict[str, Tensor]:
         shown = self.processor(images=square(picture, self.colour), return_tensors="pt").pixel_values

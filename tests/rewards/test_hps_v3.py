@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from reward_cases import pictures, sentences
 from safetensors.torch import load_file, save_file
-from tiny_reward_heads import ranknet, save_hps_v3, tiny_qwen2_vl
+from tiny_reward_heads import before_4_52, plain, ranknet, save_hps_v3, tiny_qwen2_vl
 
 from diffpref import rewards
 from diffpref.core.contracts import Judge
@@ -82,6 +82,13 @@ def test_names_of_both_generations_of_transformers_are_read(tmp_path: Path, rewa
     new = rewards.load("hps_v3", str(save_hps_v3(tmp_path, legacy=False)))
     assert torch.equal(new.score(pictures(2), sentences(2)), reward.score(pictures(2), sentences(2)))
     assert new.info.version != reward.info.version  # another file
+
+
+def test_the_older_names_are_those_that_transformers_still_writes(tmp_path: Path) -> None:
+    network = tiny_qwen2_vl(tmp_path, ["<|Reward|>"])
+    network.save_pretrained(tmp_path / "saved")
+    written = load_file(tmp_path / "saved" / "model.safetensors")
+    assert set(before_4_52(plain(network.state_dict()))) == set(written)
 
 
 def test_a_file_alone_reads_the_rest_from_the_base(folder: Path, tmp_path: Path, reward: Any) -> None:

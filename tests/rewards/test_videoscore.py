@@ -88,6 +88,7 @@ def test_the_order_and_the_number_of_frames_matter(folder: Path, reward: Any) ->
 def test_the_version_says_how_many_frames(folder: Path) -> None:
     for version, frames in (("v1", 16), ("v1.1", 48)):
         found: Any = rewards.load("videoscore", str(folder), version=version)
+        assert found.info.licence == {"v1": "Apache-2.0", "v1.1": "MIT"}[version]
         assert found.frames == frames and f"+{frames}-frames+own-template-" in found.info.version
     assert found.info.preprocessing == "at-most-48"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_vlms import save_llava, save_qwen2_vl
 from torch import Tensor
 
+from diffpref.core.contracts import Tensors
 from diffpref.core.errors import DataError, ModelError
 from diffpref.core.media import Clip
 from diffpref.rewards._vlm import Question, VisionLanguage, grouped, open_processor, open_vlm, question_tensors
@@ -142,6 +143,26 @@ def test_rows_of_equal_shape_meet_and_come_back_in_order() -> None:
 
     assert grouped(rows, run, 2) == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert sizes == [(2, 2), (1, 2), (2, 3)]
+
+
+def test_no_more_rows_are_made_ahead_than_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffpref.rewards._vlm.HELD_BYTES", 100)
+    made, ahead = 0, []
+
+    def rows() -> Iterator[dict[str, Tensor]]:
+        nonlocal made
+        for number in range(20):
+            made += 1
+            yield {"x": torch.full((1, 3 + number % 2), float(number))}  # 12 or 16 bytes
+
+    def run(batch: Tensors) -> list[float]:
+        ahead.append(made)
+        return batch["x"][:, 0].tolist()
+
+    assert grouped(rows(), run, 3) == list(range(20))
+    assert ahead == [8, 8, 8, 8, 16, 16, 16, 16, 20, 20]  # windows of 8, in batches of 3 or less of equal shapes
+    made, ahead = 0, []
+    assert grouped(rows(), run, 15) == list(range(20)) and ahead == [15, 15, 20, 20]  # a batch at least
 
 
 def test_videos_are_seen(tmp_path: Path) -> None:
