@@ -225,3 +225,23 @@ def test_a_score_is_of_the_last_token_of_its_row(even: bool) -> None:
     for number, length in enumerate((5, 3)):
         state = family.network.base_model(ids[number : number + 1, :length]).last_hidden_state[0, -1]
         torch.testing.assert_close(found[number], (family.heads.parts["score_weight"][0] * state).sum())
+
+
+def test_what_gpm_trained_is_a_judge_of_answers(text_keys: Keys) -> None:
+    """Its loss on a pair is the negative logarithm of the judge's probability."""
+    from diffpref import rewards
+    from diffpref.rewards.gpm import odds
+
+    shape = {"steps": 12, "batch_size": 8}
+    trainer, _ = run(text_keys("gpm", training=shape, adapter={"head_size": 4}))
+    judge = rewards.load("gpm", str(trainer.output), template="plain")
+    prompts = [f"{n}? " for n in range(8)]
+    chosen, rejected = ["yes " * (1 + n % 2) for n in range(8)], ["no, no"] * 8
+    wins = judge.compare(chosen, rejected, prompts)
+    assert wins.min() > 0.9 and torch.allclose(
+        wins + judge.compare(rejected, chosen, prompts), torch.ones(8), atol=1e-5
+    )
+    rows = trainer.plan.method.prepare(trainer.batches.batch([(n, 0) for n in range(8)]), trainer.updater.context)
+    said = trainer.roles["policy"](rows)["embedding"]
+    expected = odds(*(said[rows.groups[side]] for side in ("chosen", "rejected"))).sigmoid()
+    assert torch.allclose(wins.sort().values, expected.detach().sort().values, atol=1e-4)
