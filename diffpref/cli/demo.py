@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from diffpref.cli._reporting import tell_progress
 
@@ -20,11 +21,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", default="runs/demo", help="folder of the round (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=0, help="of every stage (default: 0)")
     parser.add_argument("--recipe", default="rounds/shapes", help="a round's recipe (default: the bundled one)")
+    parser.add_argument(
+        "--label",
+        nargs="+",
+        metavar="SCORE",
+        help="the score that makes the training pairs, or several that do together; not given: the recipe's, pickscore",
+    )
+    parser.add_argument(
+        "--combine",
+        choices=("weighted_sum", "zscore", "win_fraction", "consensus"),
+        help="how several scores become one, see data.combine (default: zscore)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     given = parser.parse_args(list(argv))
     from diffpref.loops import load_alignment
 
-    recipe = load_alignment(given.recipe, {"output": given.output, "seed": given.seed})
+    recipe = load_alignment(given.recipe, {"output": given.output, "seed": given.seed, **_label(given)})
     tell_progress()
     from diffpref.evaluation.summary import print_summary
     from diffpref.loops import align
@@ -37,3 +49,13 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(recipe.output)
     print(f"\nreport: {folder / 'report.html'}\npictures: {folder / 'grid.png'}\nLoRA: {folder / 'run' / 'lora'}")
     return 0
+
+
+def _label(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what the recipe is to label by, where that was said."""
+    found: dict[str, Any] = {}
+    if given.label:
+        found["training.data.score"] = given.label if len(given.label) > 1 else given.label[0]
+    if given.combine:
+        found["training.data.combine"] = given.combine
+    return found

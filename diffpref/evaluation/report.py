@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from diffpref.core.errors import ShapeError
 from diffpref.core.files import write_atomic
 from diffpref.evaluation import sections
+from diffpref.evaluation.agreeing import agreement_sheet, judges_agreement
 from diffpref.evaluation.compare import comparison
 from diffpref.evaluation.headline import TIES, fact_rows, headline, sentence
 from diffpref.evaluation.independence import independence_warnings
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffpref.core.contracts import Media
+    from diffpref.ranking import Agreement
 
 __all__ = ["Pictures", "kept_pictures", "write_report"]
 
 Pictures: TypeAlias = "Callable[[str, Sequence[int]], Sequence[Media]]"
 """A contender and positions to the pictures there."""
 
+AGREEING = {
+    "judges": ("How far the judges agree", "About the pictures of all contenders."),
+    "scorers": ("How far the scorers agree", "About the candidates from which the training pairs were made."),
+}
+"""What is compared -> title and candidates."""
 LARGEST = 384  # pixels; larger pictures are reduced before they are put into the page
 FEWER = 4  # pairs at each end of the ranking, for each of several contenders
 
@@ -64,6 +71,7 @@ def write_report(
     metrics: Sequence[Mapping[str, Any]] = (),
     provenance: Provenance | None = None,
     notes: Sequence[str] = (),
+    scorers: Agreement | None = None,
     num_sampled: int = 12,
     num_extremes: int = 12,
 ) -> Path:
@@ -80,6 +88,8 @@ def write_report(
         metrics: the rows of ``metrics.jsonl``; curves are drawn for the metrics that they hold.
         provenance: command, config, seeds, counts, seconds and versions.
         notes: further limits, a sentence each.
+        scorers: how far the scorers of the training data's candidates agree; the judges' agreement about the pictures
+            of this evaluation is told where there are two of them.
         num_sampled: pairs shown that nobody picked.
         num_extremes: pairs shown at each end of the ranking; of several contenders fewer of each.
 
@@ -93,6 +103,9 @@ def write_report(
     found = [comparison(standings, name) for name in standings.others]
     table = make_table(standings)
     sheets, warnings = make_sheets(standings, table), independence_warnings(standings)
+    judges = judges_agreement(standings)
+    agreeing = {name: one for name, one in (("judges", judges), ("scorers", scorers)) if one is not None}
+    sheets += [agreement_sheet(one, *AGREEING[name]) for name, one in agreeing.items()]
     provenance = provenance or Provenance()
     sampled = random_sample(len(standings.prompts), num_sampled)
     shown = _Shown(standings, pictures, num_extremes if len(found) == 1 else min(num_extremes, FEWER))
@@ -101,6 +114,7 @@ def write_report(
         *(_contender(one, shown, sampled, alone=len(found) == 1) for one in found),
         shown.several(sampled) if len(found) > 1 else "",
         *map(sections.sheet, sheets),
+        sections.agreement_plots({AGREEING[name][0]: one for name, one in agreeing.items()}),
         sections.curves(metrics),
         sections.how(provenance, sections.setting_rows(standings)),
         sections.limits(standings, notes),
@@ -112,7 +126,8 @@ def write_report(
         lead="<br>".join(map(sections.esc, lead)),
         body="\n".join(filter(None, body)),
     )
-    standings.save(run_folder / "results.json", table=table.to_json(), warnings=warnings)
+    told = {name: one.to_json() for name, one in agreeing.items()}
+    standings.save(run_folder / "results.json", table=table.to_json(), warnings=warnings, agreement=told)
     if (grid := shown.grid(sampled)) is not None:
         write_atomic(run_folder / "grid.png", _png(grid))
     setting = sections.setting_rows(standings)

@@ -16,6 +16,7 @@ from diffpref.evaluation.standings import Standings
 from diffpref.evaluation.statistics import WinRate
 from diffpref.plotting import (
     plot_accuracy,
+    plot_agreement,
     plot_errors,
     plot_fact_shares,
     plot_gradient_share,
@@ -27,8 +28,10 @@ from diffpref.plotting import (
 )
 from diffpref.plotting.curves import series
 from diffpref.plotting.timesteps import by_timestep
+from diffpref.ranking import Agreement
 
 __all__ = [
+    "agreement_plots",
     "curves",
     "esc",
     "facts_plot",
@@ -205,6 +208,17 @@ def facts_plot(comparison: Comparison) -> str:
     base, aligned = zip(*((fact.base_share, fact.aligned_share) for fact in comparison.facts), strict=True)
     axes = plot_fact_shares(names, base, aligned, labels=comparison.names)
     return to_svg(axes, f"how often each fact holds, {comparison.names[0]} and {comparison.names[1]}")
+
+
+def agreement_plots(found: Mapping[str, Agreement]) -> str:
+    """Return the matrices of three scorers and more as drawings, by their title; two have one number, in a table."""
+    figures = [
+        f"<figure><figcaption>{esc(title)}</figcaption>"
+        f"{to_svg(plot_agreement(list(map(words, one.names)), one.shares()), f'{title}: share of pairs')}</figure>"
+        for title, one in found.items()
+        if len(one.names) > 2
+    ]
+    return f'<section><div class="plots">{"".join(figures)}</div></section>' if figures else ""
 
 
 def curves(metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -42,12 +42,14 @@ def load_alignment(path_or_name: str | Path, overrides: Mapping[str, Any] | None
 
     Args:
         path_or_name: a YAML file or a bundled name, such as ``"rounds/shapes"``.
-        overrides: top-level values that replace the file's, such as ``{"output": "runs/demo", "seed": 1}``.
+        overrides: values that replace the file's, by dotted path: ``{"output": "runs/demo", "training.seed": 1}``.
 
     Raises:
         ConfigError: every problem of the recipe, a line each.
     """
-    given = {**load_yaml(find_recipe(path_or_name)), **(overrides or {})}
+    given = load_yaml(find_recipe(path_or_name))
+    for path, value in (overrides or {}).items():
+        _put(given, path, value)
     output, shared = str(given.get("output", "")), {"seed": given.get("seed", 0), "model": given.get("model", {})}
     generation, training = dict(given.get("generation") or {}), dict(given.get("training") or {})
     given["generation"] = {**shared, "output": f"{output}/data", **generation}
@@ -57,3 +59,13 @@ def load_alignment(path_or_name: str | Path, overrides: Mapping[str, Any] | None
         return AlignmentRecipe.model_validate(given)
     except ValidationError as error:
         raise config_error(error, AlignmentRecipe) from None
+
+
+def _put(given: dict[str, Any], path: str, value: Any) -> None:
+    """Set a value by its dotted path; what is no section on the way is reported by whoever checks the whole."""
+    *names, last = path.split(".")
+    for name in names:
+        inner = given.get(name)
+        given[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        given = given[name]
+    given[last] = value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diffpref.config import dump_yaml
 from diffpref.core.errors import DataError
+from diffpref.data import read_store, score_rows
 from diffpref.evaluation.provenance import Provenance
 from diffpref.evaluation.report import kept_pictures, write_report
 from diffpref.evaluation.results import Comparison
@@ -18,6 +19,7 @@ from diffpref.generation import GenerationPlan, generate, load_prompts
 from diffpref.loops.judging import judges_and_facts, load_rewards
 from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 from diffpref.loops.recipe import AlignmentRecipe
+from diffpref.ranking import Agreement, agreement
 from diffpref.training import Trainer
 from diffpref.training.log import read_metrics
 
@@ -100,6 +102,12 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
     return found.comparison
 
 
+def _agreement(folder: str) -> Agreement | None:
+    """Return how far the scores of the candidates agree; None where there are fewer than two."""
+    rows = score_rows(read_store(folder, verify="counts"))
+    return agreement(rows) if len(rows) > 1 else None
+
+
 def _told(prompts: str | list[str]) -> str:
     return prompts if isinstance(prompts, str) else f"{len(prompts)} prompts of the recipe"
 
@@ -128,4 +136,5 @@ def _report(
         title=f"{recipe.model.path} aligned with {recipe.training.method.name}",
         metrics=read_metrics(Path(recipe.training.output) / "metrics.jsonl"),
         provenance=provenance,
+        scorers=_agreement(recipe.generation.output),
     )

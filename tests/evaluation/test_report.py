@@ -18,6 +18,7 @@ from diffpref.evaluation.headline import headline, number, reading, sentence
 from diffpref.evaluation.provenance import Provenance, library_versions
 from diffpref.evaluation.report import kept_pictures, write_report
 from diffpref.evaluation.summary import print_summary, summary
+from diffpref.ranking import agreement
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -69,6 +70,20 @@ NASTY = '<script>alert("x")</script> & "quoted" \' http://example.org $title ${b
 
 def facts(image, prompt):
     return {"is_red": bool(image[0, 0, 0] > 100), "is_<b>bold</b>": True}
+
+
+def test_scorers_are_compared_where_there_are_two(tmp_path):
+    found = agreement({"a": [[1.0, 2.0, np.nan]], "b_c": [[1.0, 3.0, 2.0]], "d": [[2.0, 1.0, 1.0]]})
+    _, page = make(tmp_path, scorers=found)
+    text, told = page.read_text(encoding="utf-8"), json.loads((tmp_path / "results.json").read_text())["agreement"]
+    assert told["scorers"] == json.loads(json.dumps(found.to_json()))
+    assert told["judges"]["names"] == ["facts right", "redness"]
+    pair = told["judges"]["pairs"][0]  # facts follow redness: up, down, up, and the last pair is of equal pictures
+    assert (pair["concordant"], pair["discordant"], pair["both_ties"]) == (3, 0, 1)
+    assert "How far the scorers agree" in text and "a, b c" in text
+    assert "## How far the judges agree" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    make(tmp_path / "alone", look=None)
+    assert json.loads((tmp_path / "alone" / "results.json").read_text())["agreement"] == {}
 
 
 def make(folder, prompts=(NASTY, "b", "c", "d"), metrics=ROWS, look=facts, **options):

@@ -42,8 +42,34 @@ def test_the_demo_judges_captions_that_gave_no_pair_and_that_the_base_never_saw(
     judged, trained = load_prompts(recipe.evaluation.prompts), load_prompts(recipe.generation.prompts)
     assert len(judged) * recipe.evaluation.seeds >= 400
     assert not set(judged) & set(trained)
-    labels = {named.name for named in recipe.generation.rewards}
-    assert labels == {"pickscore"} and not labels & {named.name for named in recipe.evaluation.judges}
+    assert {named.name for named in recipe.generation.rewards} == {"pickscore", "clip", "hps", "oracle"}
+    assert recipe.training.data.score == "pickscore"
+    assert {named.name for named in recipe.evaluation.judges} == {"oracle", "hps"}
+
+
+def test_the_label_of_the_demo_may_be_another_score_or_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load_alignment("rounds/shapes", {"output": "x", "training.data.score": ["pickscore", "hps"]})
+    assert recipe.training.data.score == ["pickscore", "hps"] and recipe.training.data.combine == "zscore"
+    assert main(["demo", "--output", str(tmp_path), "--label", "clip", "--combine", "consensus"]) == 2
+    assert "combine: is for several scores" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_ensemble_labels_where_it_is_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--output", str(tmp_path / "x"), "--recipe", str(_small(tmp_path)), "--json"]
+    assert main(["demo", *words, "--label", "pickscore", "clip", "hps", "--combine", "win_fraction"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    data = load_yaml(tmp_path / "x" / "run" / "config.yaml")["data"]
+    assert (data["score"], data["combine"]) == (["pickscore", "clip", "hps"], "win_fraction")
+    assert told["agreement"]["scorers"]["names"] == ["pickscore", "clip", "hps", "oracle"]
+    assert told["agreement"]["scorers"]["prompts"] == 6 and len(told["agreement"]["judges"]["pairs"]) == 1
+    assert "only facts right is independent" in told["warnings"][0].replace("_", " ")
+    page = (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
+    assert "How far the scorers agree" in page and "pickscore, oracle" in page
+    markdown = (tmp_path / "x" / "report.md").read_text(encoding="utf-8")
+    assert "## How far the judges agree" in markdown
 
 
 def test_mistakes_are_named_with_their_path(tmp_path: Path) -> None:
