@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from diffpref.core.contracts import Media, RewardInfo
 from diffpref.core.errors import ModelError
@@ -76,10 +77,20 @@ class AestheticReward:
         check_lengths(self._info.name, media, prompts, metadata)
         result = [torch.zeros(0)]
         for rows in self._rows(len(media)):
-            pictures = as_pictures(self._info.name, media[rows], rows.start)
-            if not self.encoder.framing.squash:
-                pictures = [cut(picture) for picture in pictures]
-            result.append(self._scores(self.encoder.preprocess(pictures)).cpu())
+            result.append(self._scores(self._framed(media, rows)).cpu())
+        return torch.cat(result)
+
+    @torch.no_grad()
+    def embed_images(self, media: Sequence[Media]) -> Tensor:
+        """Return (N, D) float32 on the CPU, each of norm 1: where the model places N pictures.
+
+        Raises:
+            DataError: an item is not a picture.
+        """
+        result = [torch.zeros(0, self.encoder.width)]
+        for rows in self._rows(len(media)):
+            embeds = self.encoder.encode(self._framed(media, rows)).float()
+            result.append(functional.normalize(embeds, dim=-1).cpu())
         return torch.cat(result)
 
     def score_tensors(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -95,6 +106,12 @@ class AestheticReward:
 
     def _rows(self, count: int) -> Iterator[slice]:
         return (slice(start, start + self.micro_batch) for start in range(0, count, self.micro_batch))
+
+    def _framed(self, media: Sequence[Media], rows: slice) -> Tensor:
+        pictures = as_pictures(self._info.name, media[rows], rows.start)
+        if not self.encoder.framing.squash:
+            pictures = [cut(picture) for picture in pictures]
+        return self.encoder.preprocess(pictures)
 
     def _scores(self, pixels: Tensor) -> Tensor:
         return affine_score(self.encoder.encode(pixels).float(), self.weight, self.bias)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffpref.core.errors import ModelError
-from diffpref.core.files import publish_file, sha256
-from diffpref.rewards._weights import PICKLED, UNREADABLE, first_line
+from diffpref.core.files import publish_file
+from diffpref.rewards._weights import PICKLED, UNREADABLE, digest, first_line
 
 __all__ = ["cache_folder", "read_tensors"]
 
@@ -63,7 +63,7 @@ def read_tensors(file: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
             return load_file(file)
         if file.suffix not in PICKLED:
             raise ModelError(f"{file}: expected a .safetensors file, or one of {', '.join(PICKLED)}")
-        converted = cache_folder() / "converted" / f"{sha256(file)}.safetensors"
+        converted = cache_folder() / "converted" / f"{digest(file)}.safetensors"
         if converted.is_file():
             return load_file(converted)
         if not allow_pickle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal, TypeAlias
@@ -19,6 +20,7 @@ __all__ = [
     "Precision",
     "check_vocabulary",
     "content_version",
+    "digest",
     "first_line",
     "licence_of",
     "refuse_pickle",
@@ -97,12 +99,23 @@ def check_vocabulary(path: str | Path, num_words: int, num_embeddings: int) -> N
         )
 
 
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, which is read once in a process as long as it does not change."""
+    told = path.stat()
+    return _digest(path.resolve(), told.st_size, told.st_mtime_ns)
+
+
 def content_version(path: Path) -> str:
     """Return ``sha256-`` and twelve digits that change with the weights, the tokenizer or the preprocessing."""
     if path.is_file():
-        return f"sha256-{sha256(path)[:12]}"
+        return f"sha256-{digest(path)[:12]}"
     files = sorted(p for p in path.iterdir() if p.name in _CONTENT or p.suffix in (".safetensors", *PICKLED))
-    joined = "".join(f"{file.name}:{sha256(file)};" for file in files)
+    joined = "".join(f"{file.name}:{digest(file)};" for file in files)
     return f"sha256-{hashlib.sha256(joined.encode()).hexdigest()[:12]}"
 
 

@@ -13,9 +13,11 @@ from clip_twins import save_twins
 from safetensors.torch import load_file, save_file
 from tiny_encoders import save_open_clip_checkpoint
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from diffpref import rewards
 from diffpref.core.errors import ConfigError, DiffprefError, ModelError
+from diffpref.rewards._dual_encoder import paired_cosine
 from diffpref.rewards.clip import scaled
 
 PICTURES = [np.random.default_rng(i).integers(0, 256, (48, 80, 3), dtype=np.uint8) for i in range(4)]
@@ -182,6 +184,19 @@ def test_mistakes_are_one_clear_line(path, options, message):
 
 
 # ---------------------------------------------------------------- scales
+
+
+def test_half_features_of_near_pictures_are_no_tie():
+    random = torch.Generator().manual_seed(0)
+    text = torch.randn(1, 1024, generator=random)
+    images = 0.22 * text + torch.randn(1, 1024, generator=random)  # a cosine of about 0.2, as real ones
+    images = images + 2e-3 * torch.randn(200, 1024, generator=random)
+    exact = torch.nn.functional.cosine_similarity(images, text)
+    found = paired_cosine(images.half(), text.half())
+    assert found.dtype == torch.float32 and found.unique().numel() > 190
+    assert (found - exact).abs().max() < 1e-4
+    halves = (normalize(images.half(), dim=-1) * normalize(text.half(), dim=-1)).sum(dim=-1)
+    assert halves.unique().numel() < 20  # what the official scripts' whole path in half precision makes of them
 
 
 def test_every_published_scale():
