@@ -16,10 +16,23 @@ from diffpref.rewards._checklist import Checklist, ChecklistJudge
 from diffpref.rewards._judging import PairJudge, PointJudge
 from diffpref.rewards._published import Published
 from diffpref.rewards._verdicts import pair_verdict, point_score, yes_or_no
-from diffpref.rewards._vlm import VisionLanguage, open_vlm
+from diffpref.rewards._vlm import Question, VisionLanguage, open_vlm
 from diffpref.rewards._weights import Precision, content_version
 
-__all__ = ["PUBLISHED", "Mode", "Reading", "default_template", "judge_of", "load_vlm_judge"]
+__all__ = [
+    "PUBLISHED",
+    "Checklist",
+    "ChecklistJudge",
+    "Mode",
+    "PairJudge",
+    "PointJudge",
+    "Question",
+    "Reading",
+    "Template",
+    "default_template",
+    "judge_of",
+    "load_vlm_judge",
+]
 
 PUBLISHED = Published(
     "vlm_judge",

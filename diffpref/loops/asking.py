@@ -96,12 +96,17 @@ class Asked:
             raise ConfigError(f"judge '{name}': expected something with score or compare, or a function of both")
 
     def __call__(self, records: Sequence[Record]) -> list[tuple[Record, Verdict | None]]:
-        """Return each record with what the judge says of its candidates; None where a score is not finite.
+        """Return each record with what the judge says of its candidates; None where a score or a comparison
+        is not finite.
 
         Scores are added to the candidates, those that are there already are not asked for again.
         """
         if self._compares:
-            return [(record, Compared(matrix)) for record, matrix in zip(records, self._compare(records), strict=True)]
+            matrices = self._compare(records)
+            told = [
+                None if any(math.isnan(p) for row in matrix for p in row) else Compared(matrix) for matrix in matrices
+            ]
+            return list(zip(records, told, strict=True))
         scored = score_records(records, {self.name: self._as_reward()})
         wanted = f"{self.name}@{self.version}"
         verdicts: list[tuple[Record, Verdict | None]] = []
@@ -130,7 +135,7 @@ class Asked:
             [records[row].prompt for row, _, _ in asked],
         )
         found = [float(answer) for answer in answers]
-        if len(found) != len(asked) or not all(0 <= answer <= 1 for answer in found):
+        if len(found) != len(asked) or not all(0 <= answer <= 1 or math.isnan(answer) for answer in found):
             raise DataError(f"judge '{self.name}': expected {len(asked)} probabilities, got {len(found)} numbers")
         matrices = [[[0.5] * len(record.candidates) for _ in record.candidates] for record in records]
         for (row, i, j), answer in zip(asked, found, strict=True):

@@ -55,16 +55,19 @@ def check_rewards(named: Sequence[Named], path: str) -> list[str]:
     ]
 
 
-def load_rewards(named: Sequence[Named], device: str, cache: Path | str | None = None) -> dict[str, Reward]:
+def load_rewards(
+    named: Sequence[Named], device: str, cache: Path | str | None = None, *, pairs: bool = False
+) -> dict[str, Reward]:
     """Load rewards by name.
 
     Args:
         named: names with ``path`` and options.
         device: for rewards that run a network and whose options name no device.
         cache: folder in which scores are kept and looked for, see `diffpref.rewards.cached`; None: nowhere.
+        pairs: whether a judge that compares two items, and scores none, will do.
 
     Raises:
-        ConfigError: a name twice, or an unknown name or option.
+        ConfigError: a name twice, an unknown name or option, or a judge of pairs where scores are needed.
         ModelError: a path holds no such model.
     """
     from diffpref import rewards
@@ -82,6 +85,14 @@ def load_rewards(named: Sequence[Named], device: str, cache: Path | str | None =
         if rewards.takes(one.name, "device"):
             options = {"device": device, **options}
         reward = rewards.load(one.name, path, **options)
+        if not hasattr(reward, "score"):
+            if pairs:
+                loaded[one.name] = reward
+                continue
+            raise ConfigError(
+                f"reward '{one.name}' compares two items with these options, and scores are needed here; choose others,"
+                " or make it the judge of a loop"
+            )
         loaded[one.name] = reward if cache is None else rewards.cached(reward, cache)
     return loaded
 

@@ -196,7 +196,7 @@ def _drawing(players: Players | None, drawer: Drawer, settings: Any) -> Any:
 
 def _asked(recipe: LoopRecipe, judge: Judging | None, device: str) -> Asked:
     assert recipe.judge is not None
-    found = judge if judge is not None else load_rewards([recipe.judge], device)[recipe.judge.name]
+    found = judge if judge is not None else load_rewards([recipe.judge], device, pairs=True)[recipe.judge.name]
     return Asked(found, recipe.judge.name, recipe.pair_scale)
 
 

@@ -78,6 +78,16 @@ def test_a_score_that_is_not_finite_is_no_verdict_and_a_wrong_probability_is_ref
         Asked(3, "three")  # type: ignore[arg-type]
 
 
+def test_a_comparison_that_could_not_be_read_is_no_verdict_on_its_record() -> None:
+    class Mumbling:
+        def compare(self, first: Any, second: Any, prompts: Any) -> list[float]:
+            assert len(first) == 12
+            return [math.nan, *[1.0] * 5, *[0.5] * 6]
+
+    (_, verdict), (_, good) = Asked(Mumbling(), "mumbling")([RECORD, RECORD])
+    assert verdict is None and good is not None and good.scores == [0.5] * 3
+
+
 def test_who_was_not_asked_says_nothing() -> None:
     for ask in (lambda: Nothing().scores, lambda: Nothing().beats(0, 1)):
         with pytest.raises(ConfigError, match="nobody was asked"):

@@ -16,8 +16,11 @@ from PIL import Image
 from tiny_vlms import numbers, save_llava, save_qwen2_vl
 
 from diffpref import rewards
-from diffpref.core.contracts import AspectReward, Judge, Reward
+from diffpref.core.contracts import AspectReward, Candidate, Judge, Record, Reward
 from diffpref.core.errors import ConfigError, DataError, ShapeError
+from diffpref.data.images import encode_png
+from diffpref.loops.asking import Asked
+from diffpref.loops.judging import load_rewards, parse_reward
 from diffpref.rewards import unified_reward, vlm_judge
 from diffpref.rewards._asking import Template
 from diffpref.rewards._vlm import Question, open_vlm
@@ -154,6 +157,19 @@ def test_pairs_are_checked() -> None:
         judge.compare([RED], [BLUE, RED], ["a"])
     with pytest.raises(DataError, match="item 0 is a text"):
         judge.compare(["red"], [BLUE], ["a"])
+
+
+def test_a_judge_of_pairs_is_refused_where_scores_are_needed_and_taken_where_it_judges(tmp_path: Path) -> None:
+    folder = str(save_llava(tmp_path, answers=["Image 1 is better\n", "Image 2 is better\n"]))
+    named = [parse_reward(f"{{vlm_judge: {{path: {folder}, mode: pairs, max_new_tokens: 1}}}}")]
+    with pytest.raises(ConfigError, match="compares two items with these options"):
+        load_rewards(named, "cpu")
+    judge = load_rewards(named, "cpu", pairs=True)["vlm_judge"]
+    assert isinstance(judge, Judge)
+    pictures = tuple(Candidate(bytes=encode_png(np.asarray(picture))) for picture in (RED, BLUE, GREY))
+    ((record, verdict),) = Asked(judge, "vlm_judge")([Record("r", "a sea", pictures)])
+    assert verdict is not None and verdict.beats(0, 1) + verdict.beats(1, 0) == 1.0
+    assert record.candidates == pictures and judge.transcript.asked == 12
 
 
 # ------------------------------------------------------------ templates
