@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffpref.core.errors import ModelError
+from diffpref.rewards._text_network import readable
 from diffpref.rewards._vlm import grouped
 from diffpref.rewards._weights import UNREADABLE, first_line
 
@@ -147,6 +148,4 @@ class SentenceEncoder:
         return torch.stack([vectors[text] for text in texts])
 
     def _run(self, batch: Mapping[str, Tensor]) -> Tensor:
-        device = self.network.device
-        states = self.network(**{name: tensor.to(device) for name, tensor in batch.items()}).last_hidden_state
-        return self.head(states).cpu()
+        return self.head(self.network(**readable(self.network, batch)).last_hidden_state).cpu()

@@ -5,6 +5,7 @@ Each row of tokens runs only with rows of its own length, so that what it scores
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,7 +17,16 @@ from diffpref.core.assets import resolve
 from diffpref.core.errors import ConfigError, DataError, ModelError
 from diffpref.rewards._weights import UNREADABLE, Precision, content_version, first_line, refuse_pickle
 
-__all__ = ["Template", "context_of", "float_head", "network_version", "open_network", "references", "text_rows"]
+__all__ = [
+    "Template",
+    "context_of",
+    "float_head",
+    "network_version",
+    "open_network",
+    "readable",
+    "references",
+    "text_rows",
+]
 
 Template: TypeAlias = Literal["auto", "chat", "pair", "plain"]
 """How prompt and answer become one text: by the tokenizer's chat template, as the tokenizer joins two texts, or one
@@ -24,7 +34,14 @@ after the other; ``auto`` is ``chat`` where there is a template, else ``pair``."
 
 
 def open_network(
-    owner: str, kind: type[Any], path: str | None, *, device: str, precision: Precision, allow_pickle: bool
+    owner: str,
+    kind: type[Any],
+    path: str | None,
+    *,
+    device: str,
+    precision: Precision,
+    allow_pickle: bool,
+    unread: str = "",
 ) -> tuple[Any, str]:
     """Load a network of transformers; code of a repository is never run.
 
@@ -35,6 +52,7 @@ def open_network(
         device: where it runs.
         precision: of the network.
         allow_pickle: accept weights that only a pickle holds.
+        unread: beginning of the names of weights that may be missing, because nothing reads them.
 
     Returns:
         the network, frozen, and the folder or hub id.
@@ -60,7 +78,8 @@ def open_network(
         )
     except (*UNREADABLE, ImportError) as error:
         raise ModelError(f"reward '{owner}': {found} holds no such model: {first_line(error)}") from error
-    if missing := sorted(loaded["missing_keys"]):  # transformers would draw these at random
+    missing = sorted(name for name in loaded["missing_keys"] if not (unread and name.startswith(unread)))
+    if missing:  # transformers would draw these at random
         raise ModelError(f"reward '{owner}': {found} lacks {len(missing)} weights, such as {missing[0]}")
     return network.eval().requires_grad_(False).to(device), found
 
@@ -76,6 +95,12 @@ def float_head(head: nn.Module) -> None:
     """Make a last layer compute in float32 whatever the network's precision is, so that it makes no false ties."""
     head.float()
     head.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+
+
+def readable(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a network's ``forward`` takes by name, on its device; tokenizers may tell more than it knows."""
+    known = inspect.signature(network.forward).parameters
+    return {name: tensor.to(network.device) for name, tensor in batch.items() if name in known}
 
 
 def context_of(network: Any, tokenizer: Any) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffpref.core.annotations import PositiveInt
 from diffpref.core.contracts import Media, Reward, RewardInfo
+from diffpref.core.errors import ModelError
 from diffpref.rewards import registry
 from diffpref.rewards._dual_encoder import paired_cosine
 from diffpref.rewards._media import as_texts, check_lengths
@@ -101,8 +102,18 @@ def load_sentence_similarity(
 
     folder = PUBLISHED.find(path)
     network, _ = open_network(
-        "sentence_similarity", AutoModel, str(folder), device=device, precision=precision, allow_pickle=False
+        "sentence_similarity",
+        AutoModel,
+        str(folder),
+        device=device,
+        precision=precision,
+        allow_pickle=False,
+        unread="pooler.",  # BERT's own, of its first token; many encoders were saved without it
     )
+    if network.config.is_encoder_decoder:
+        raise ModelError(
+            f"{folder}: reads with an encoder and writes with a decoder; reward 'sentence_similarity' takes encoders"
+        )
     tokenizer = load_tokenizer(folder, network.get_input_embeddings().num_embeddings)
     lengths = [context_of(network, tokenizer), _max_length(folder)]
     encoder = SentenceEncoder(

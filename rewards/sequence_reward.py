@@ -23,6 +23,7 @@ from diffpref.rewards._text_network import (
     float_head,
     network_version,
     open_network,
+    readable,
     text_rows,
 )
 from diffpref.rewards._tokenizers import load_tokenizer
@@ -83,7 +84,7 @@ class SequenceReward:
         return torch.stack(found) if found else torch.zeros(0)
 
     def _run(self, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = self.network(**{name: tensor.to(self.network.device) for name, tensor in batch.items()}).logits.float()
+        logits = self.network(**readable(self.network, batch)).logits.float()
         if self.label is None:
             return logits[:, 0].cpu()
         others = torch.cat([logits[:, : self.label], logits[:, self.label + 1 :]], dim=1)

@@ -221,6 +221,31 @@ def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path):
     assert rewards.load("image_reward", str(copy), tokenizer=str(folder)).info.name == "image_reward"
 
 
+def test_the_published_size_has_the_official_models_parameters():
+    """Counts of THUDM/ImageReward's own classes at ViT-L/16 and BERT base, whose names and shapes are the same."""
+    sizes = BlipSizes(
+        image_size=224,
+        patch_size=16,
+        vision_width=1024,
+        vision_layers=24,
+        vocab_size=30524,
+        positions=512,
+        text_width=768,
+        text_layers=12,
+        text_heads=12,
+        text_inner=3072,
+        text_epsilon=1e-12,
+    )
+    with torch.device("meta"):
+        model = Blip(sizes)
+    state = {**model.state_dict(), "mlp.layers.0.weight": torch.empty(1024, 768, device="meta")}
+    config = {**CONFIG, "vocab_size": 30524, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    config |= {"intermediate_size": 3072, "max_position_embeddings": 512}
+    assert BlipSizes.of(state, config) == sizes
+    assert len(state) == 620 and sum(tensor.numel() for tensor in state.values()) == 446_206_689
+    assert model.blip["visual_encoder"].blocks[0].heads == 16
+
+
 def test_vp_score_is_the_same_architecture_with_constants_of_its_own(folder, tmp_path):
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "ImageReward.safetensors").rename(copy / "VPScore.safetensors")

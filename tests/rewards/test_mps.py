@@ -227,3 +227,4 @@ def test_the_published_sizes_are_read_off_the_tensors():
         {n: list(t.shape) for n, t in own.state_dict().items()}
     )
     assert len(model.layers) == 4 and model.layers[0][0]["fn"].heads == heads
+    assert sum(tensor.numel() for tensor in model.parameters()) == 118_505_472  # the official class's, of these names

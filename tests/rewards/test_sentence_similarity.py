@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from reward_cases import cases
-from safetensors.torch import save_file
-from tiny_texts import answers, save_bert
+from safetensors.torch import load_file, save_file
+from tiny_texts import answers, bert_tokenizer, save_bert
 
 from diffpref import rewards
 from diffpref.core.errors import DataError, ModelError
@@ -136,6 +136,27 @@ def test_a_plain_encoder_is_averaged_and_long_texts_are_cut_as_told(folder, tmp_
     assert same.item() == pytest.approx(1.0)
     other = rewards.load("sentence_similarity", str(plain), against="prompt").score(long[:1], long[1:])
     assert other.item() < 0.9999
+
+
+def test_a_pooler_that_nothing_reads_may_be_missing_and_nothing_else(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    state = {name: tensor for name, tensor in load_file(copy / "model.safetensors").items() if "pooler" not in name}
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    found = rewards.load("sentence_similarity", str(copy)).score(TEXTS, ASKED, REFERENCES)
+    assert torch.equal(found, rewards.load("sentence_similarity", str(folder)).score(TEXTS, ASKED, REFERENCES))
+    del state["encoder.layer.0.output.dense.bias"]
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights, such as encoder.layer.0.output.dense.bias"):
+        rewards.load("sentence_similarity", str(copy))
+
+
+def test_a_model_that_writes_too_is_refused(tmp_path):
+    from transformers import T5Config, T5Model
+
+    bert_tokenizer(tmp_path)
+    T5Model(T5Config(vocab_size=33, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="takes encoders"):
+        rewards.load("sentence_similarity", str(tmp_path))
 
 
 def test_a_prefix_is_put_before_each_text(folder):

@@ -94,6 +94,16 @@ def test_of_several_labels_one_is_chosen_and_its_log_odds_are_the_score(tmp_path
     assert reward.info.pair_scale is None
 
 
+def test_what_a_tokenizer_tells_beyond_the_networks_knowledge_is_left_out(llama, tmp_path):
+    """Its kinds of tokens, which a Llama has not."""
+    folder = Path(shutil.copytree(llama, tmp_path / "copy"))
+    reward = rewards.load("sequence_reward", str(folder), template="pair")
+    reward.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert "token_type_ids" in reward.tokenizer("a", "b")
+    expected = rewards.load("sequence_reward", str(llama), template="pair").score(answers(2), sentences(2))
+    assert torch.equal(reward.score(answers(2), sentences(2)), expected)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_a_micro_batch_changes_nothing(llama, micro_batch):
     expected = rewards.load("sequence_reward", str(llama)).score(answers(7), sentences(7))
