@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffpref.rewards._affine_head import folded
 from diffpref.rewards._layout import num_layers
 
 __all__ = ["Blip", "BlipSizes", "affine"]
@@ -212,9 +213,4 @@ class Blip(nn.Module):
 
 def affine(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the head of a state dict as one affine map, (D,) weights and a bias in float64: it has no activations."""
-    first = tensors[f"mlp.layers.{MLP[0]}.weight"]
-    weight, bias = torch.eye(first.shape[1], dtype=torch.float64), torch.zeros(first.shape[1], dtype=torch.float64)
-    for number in MLP:
-        own = tensors[f"mlp.layers.{number}.weight"].double()
-        weight, bias = own @ weight, own @ bias + tensors[f"mlp.layers.{number}.bias"].double()
-    return weight[0], bias[0]
+    return folded([(tensors[f"mlp.layers.{n}.weight"], tensors[f"mlp.layers.{n}.bias"]) for n in MLP])

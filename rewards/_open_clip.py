@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from PIL import Image
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG", "encoder_of", "from_tensors", "is_open_clip", "open_folder"]
 
 CONFIG = "open_clip_config.json"
+QuickGelu: TypeAlias = bool | Literal["config"] | None
 PURE = {"float32": "fp32", "bfloat16": "pure_bf16", "float16": "pure_fp16"}
 
 
@@ -66,7 +67,7 @@ def encoder_of(model: CLIP, tokenizer: Any, preprocess: Any) -> DualEncoder:
 
 
 def open_folder(
-    folder: Path, *, precision: Precision, device: str, allow_pickle: bool, quick_gelu: bool | None = None
+    folder: Path, *, precision: Precision, device: str, allow_pickle: bool, quick_gelu: QuickGelu = "config"
 ) -> DualEncoder:
     """Load a folder: ``open_clip_config.json``, weights, and the tokenizer's files if it has one of its own.
 
@@ -75,7 +76,7 @@ def open_folder(
         precision: of the networks.
         device: where it runs.
         allow_pickle: accept weights that only a pickle holds.
-        quick_gelu: see `needs_quick_gelu`; the config's own word counts first.
+        quick_gelu: ``"config"``: as the config says, of weights that are surely not OpenAI's; else `needs_quick_gelu`.
 
     Raises:
         ModelError: not such a folder, weights that may not be opened, or a tokenizer of another model.
@@ -114,7 +115,7 @@ def from_tensors(
     precision: Precision,
     device: str,
     framing: Mapping[str, Any] | None = None,
-    quick_gelu: bool | None = None,
+    quick_gelu: QuickGelu = "config",
 ) -> DualEncoder:
     """Return a model of one of open_clip's architectures that *is* the given tensors: they are not copied.
 
@@ -125,7 +126,7 @@ def from_tensors(
         precision: of the networks; where it is not that of the tensors, they are cast.
         device: where it runs.
         framing: open_clip's ``preprocess_cfg`` where it is not CLIP's usual one.
-        quick_gelu: see `needs_quick_gelu`.
+        quick_gelu: as `open_folder` takes it.
 
     Raises:
         ConfigError: no such architecture.
@@ -162,7 +163,7 @@ def _filled(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     framing: Mapping[str, Any],
-    quick_gelu: bool | None,
+    quick_gelu: QuickGelu,
     precision: Precision,
 ) -> tuple[CLIP, Any]:
     """Return the model of a config and its image transform."""
@@ -170,7 +171,9 @@ def _filled(
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
     dtype = getattr(torch, precision)
-    quick = needs_quick_gelu(owner, tensors, config.get("quick_gelu", False), quick_gelu)
+    quick = config.get("quick_gelu", False)
+    if quick_gelu != "config":
+        quick = needs_quick_gelu(owner, tensors, quick, quick_gelu)
     with torch.device("meta"):
         model = CLIP(**{**deepcopy(dict(config)), "quick_gelu": quick})
     fill(model, tensors, owner, dtype=dtype, spare=OPENAI_MARKS)

@@ -18,9 +18,9 @@ _PROJECTIONS = ("visual.proj", "text_projection")
 
 
 def _were_halves(tensors: Mapping[str, Tensor]) -> bool:
-    """Say whether float32 projections hold float16 numbers: OpenAI published halves."""
-    found = [tensors[name] for name in _PROJECTIONS if name in tensors]
-    return bool(found) and all(t.dtype == torch.float32 and torch.equal(t, t.half().float()) for t in found)
+    """Say whether the projections hold float16 numbers, in whatever dtype: OpenAI published halves."""
+    found = [tensors[name] for name in _PROJECTIONS if name in tensors and tensors[name].dtype != torch.bfloat16]
+    return bool(found) and all(torch.equal(t, t.half().to(t.dtype)) for t in found)
 
 
 def needs_quick_gelu(owner: str | Path, tensors: Mapping[str, Tensor], configured: bool, said: bool | None) -> bool:
@@ -43,7 +43,7 @@ def needs_quick_gelu(owner: str | Path, tensors: Mapping[str, Tensor], configure
         return True
     if _were_halves(tensors):
         raise ConfigError(
-            f"{owner}: weights that were halves, as OpenAI published them, but no QuickGELU in the config, with which"
+            f"{owner}: halves, as OpenAI published its weights, but no QuickGELU in the config, with which"
             " alone OpenAI's score right; pass quick_gelu=true for weights of OpenAI, quick_gelu=false for others"
         )
     return False

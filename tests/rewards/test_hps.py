@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +149,33 @@ def test_scores_are_those_of_stock_open_clip(folder):
     (network,) = [cell.cell_contents for cell in constants]
     assert torch.equal(network.attn_mask, model.attn_mask)
     assert not any(tensor.is_meta for tensor in [*network.parameters(), *network.buffers()])
+
+
+def test_weights_in_half_precision_are_no_reason_to_doubt_the_activation(folder, tmp_path):
+    state = torch.load(folder / FILES["hps_v21"], weights_only=True)["state_dict"]
+    halves = {name: tensor.half().contiguous() for name, tensor in state.items()}
+    save_file(halves, tmp_path / "halves.safetensors")
+    save_file({name: tensor.float() for name, tensor in halves.items()}, tmp_path / "floats.safetensors")
+    found, expected = (load(tmp_path / f"{name}.safetensors").score(PICTURES, PROMPTS) for name in ("halves", "floats"))
+    assert torch.equal(found, expected)
+    assert torch.allclose(found, load(folder, allow_pickle=True).score(PICTURES, PROMPTS), atol=0.02)
+
+
+def test_the_bundled_scorer_keeps_the_version_of_stored_scores():
+    stored = json.loads((Path(__file__).parents[2] / "benchmarks" / "demo_seeds.json").read_text())
+    (version,) = {judge["version"] for judge in _named(stored, "hps")}
+    for name in ("hps", "hps_v21"):
+        assert rewards.load(name, "bundled:shapes-hps").info.version == version
+
+
+def _named(content: object, name: str) -> Iterator[dict[str, str]]:
+    if isinstance(content, dict):
+        if content.get("name") == name:
+            yield content
+        content = list(content.values())
+    if isinstance(content, list):
+        for one in content:
+            yield from _named(one, name)
 
 
 def test_both_versions_take_the_same_options():
