@@ -1,17 +1,20 @@
 """The losses that train preference reward models, as pure functions of embeddings or scores.
 
+They are objectives of `diffpref.objectives` under the names and conventions of the official codes; recipes name those.
+
 float64 in is computed and returned in float64, anything else in float32. Nothing is reduced: a record has one loss.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffpref import objectives
 from diffpref.core.contracts import Terms
 from diffpref.core.errors import ConfigError, ShapeError
 
@@ -37,9 +40,10 @@ def _unit(*features: Tensor) -> list[Tensor]:
     return [functional.normalize(tensor, dim=-1) for tensor in _real(*features)]
 
 
-def _pair_logits(text: Tensor, first: Tensor, second: Tensor, logit_scale: Tensor) -> Tensor:
-    """Return (B, 2): tau * cosine of each text with its own two images."""
-    return logit_scale.exp() * torch.stack([(text * first).sum(dim=-1), (text * second).sum(dim=-1)], dim=-1)
+def _pair_logits(text: Tensor, first: Tensor, second: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B,) each: tau * cosine of each text with its own two images, the scores of a reward model."""
+    tau = logit_scale.exp()
+    return tau * (text * first).sum(dim=-1), tau * (text * second).sum(dim=-1)
 
 
 def pickscore_loss(
@@ -74,19 +78,19 @@ def pickscore_loss(
     Reduces to: `bradley_terry_loss` of the logits, for preference 1.
     """
     text, first, second = _unit(text_features, first_features, second_features)
+    weights = 1 / num_examples_per_prompt.to(text.dtype)
+    if not in_batch_negatives:
+        one, other = _pair_logits(text, first, second, logit_scale)
+        losses = objectives.pickscore(policy_chosen_score=one, policy_rejected_score=other, preference=preference)
+        return Terms(losses, weights)
     label = torch.stack([preference, 1 - preference], dim=-1).to(text.dtype)
     entropy = -torch.xlogy(label, label).sum(dim=-1)
-    if in_batch_negatives:
-        tau, rows = logit_scale.exp(), torch.arange(len(text), device=text.device)
-        by_text = (tau * text @ torch.cat([first, second]).T).log_softmax(dim=-1)
-        of_text = torch.stack([by_text[rows, rows], by_text[rows, rows + len(text)]], dim=-1)
-        of_image = torch.stack([(tau * x @ text.T).log_softmax(dim=-1)[rows, rows] for x in (first, second)], dim=-1)
-        # the constant that makes a tie's minimum 0 belongs to the text part only, as in the official code
-        losses = (-(label * of_text).sum(dim=-1) - entropy - (label * of_image).sum(dim=-1)) / 2
-    else:
-        log_probs = _pair_logits(text, first, second, logit_scale).log_softmax(dim=-1)
-        losses = -(label * log_probs).sum(dim=-1) - entropy
-    return Terms(losses, weights=1 / num_examples_per_prompt.to(losses.dtype))
+    tau, rows = logit_scale.exp(), torch.arange(len(text), device=text.device)
+    by_text = (tau * text @ torch.cat([first, second]).T).log_softmax(dim=-1)
+    of_text = torch.stack([by_text[rows, rows], by_text[rows, rows + len(text)]], dim=-1)
+    of_image = torch.stack([(tau * x @ text.T).log_softmax(dim=-1)[rows, rows] for x in (first, second)], dim=-1)
+    # the constant that makes a tie's minimum 0 belongs to the text part only, as in the official code
+    return Terms((-(label * of_text).sum(dim=-1) - entropy - (label * of_image).sum(dim=-1)) / 2, weights)
 
 
 def hps_pair_loss(
@@ -107,9 +111,8 @@ def hps_pair_loss(
     Source: Wu et al., HPS v2, arXiv 2306.09341; tgxs002/HPSv2 ``loss.py`` HPSLoss.
     """
     text, first, second = _unit(text_features, first_features, second_features)
-    log_probs = _pair_logits(text, first, second, logit_scale).log_softmax(dim=-1)
-    label = torch.stack([preference, 1 - preference], dim=-1).to(text.dtype)
-    return -(label * log_probs).sum(dim=-1)
+    one, other = _pair_logits(text, first, second, logit_scale)
+    return objectives.bradley_terry(policy_chosen_score=one, policy_rejected_score=other, preference=preference)
 
 
 def hps_list_loss(*, list_score: Tensor, list_mask: Tensor, best: Tensor) -> Tensor:
@@ -125,8 +128,8 @@ def hps_list_loss(*, list_score: Tensor, list_mask: Tensor, best: Tensor) -> Ten
 
     Source: tgxs002/HPSv2 ``loss.py`` PreferenceLoss, which pads with -999 in place of a mask.
     """
-    (score,) = _real(list_score)
-    return functional.cross_entropy(score.masked_fill(~list_mask, -torch.inf), best, reduction="none")
+    ranks = torch.ones_like(list_mask, dtype=torch.int64).scatter(1, best[:, None], 0)
+    return objectives.reward_plackett_luce(policy_list_score=list_score, ranks=ranks, list_mask=list_mask, top=1)
 
 
 def hps_ranking_loss(
@@ -139,7 +142,7 @@ def hps_ranking_loss(
     Args:
         list_score: (B, K) scores.
         list_mask: (B, K) true where there is an image.
-        list_rank: (B, K) ranks, smaller is better; any origin.
+        list_rank: (B, K) ranks, smaller is better; with ``legacy`` 1 is the best, else from any origin.
         margin: m above, in score units.
         legacy: as the official code computes it: padding (score -1, rank 10), ties and the diagonal enter the mean.
 
@@ -148,19 +151,13 @@ def hps_ranking_loss(
 
     Source: tgxs002/HPSv2 ``loss.py`` RankingLoss.
     """
-    (score,) = _real(list_score)
-    rank = list_rank.to(score.dtype)
-    if legacy:
-        score, rank = score.masked_fill(~list_mask, -1.0), rank.masked_fill(~list_mask, 10.0)
-    # entry [i, j]: j against i, positive where the better of the two has the higher score
-    agreement = (rank[:, :, None] - rank[:, None, :]) * (score[:, None, :] - score[:, :, None])
-    hinge = (margin - agreement).clamp(min=0)
-    below = torch.ones(hinge.shape[1:], dtype=torch.bool, device=score.device).tril()
-    counted = below.expand_as(hinge)
-    if not legacy:
-        both = list_mask[:, :, None] & list_mask[:, None, :]
-        counted = counted & both & (rank[:, :, None] != rank[:, None, :])
-    return torch.where(counted, hinge, 0.0).sum(dim=(1, 2)) / counted.sum(dim=(1, 2)).clamp(min=1)
+    return objectives.hps_ranking(
+        policy_list_score=list_score,
+        ranks=list_rank - (1 if legacy else 0),  # ranks of the official code count from 1
+        list_mask=list_mask,
+        margin=margin,
+        legacy=legacy,
+    )
 
 
 def bradley_terry_loss(
@@ -183,7 +180,8 @@ def bradley_terry_loss(
     """
     _alike(chosen_score, rejected_score)
     chosen, rejected = _real(chosen_score, rejected_score)
-    return -functional.logsigmoid(chosen - rejected - target_margin) + centring * (chosen + rejected) ** 2
+    losses = objectives.bradley_terry(policy_chosen_score=chosen - target_margin, policy_rejected_score=rejected)
+    return losses + centring * (chosen + rejected).square()
 
 
 def rao_kupper_loss(
@@ -214,13 +212,11 @@ def rao_kupper_loss(
     _alike(chosen_score, rejected_score)
     if theta < 1 or (theta == 1 and tie is not None and bool(tie.any())):
         raise ConfigError(f"rao_kupper_loss: theta must be more than 1, or 1 where there are no ties; got {theta:g}")
-    chosen, rejected = _real(chosen_score, rejected_score)
-    gap, shift = chosen - rejected, math.log(theta)
-    won = -functional.logsigmoid(gap - shift)
-    if tie is None or theta == 1:
-        return won
-    tied = won - functional.logsigmoid(-gap - shift) - math.log(theta**2 - 1)
-    return torch.where(tie, tied, won)
+    scores: dict[str, Any] = {"policy_chosen_score": chosen_score, "policy_rejected_score": rejected_score}
+    if theta == 1:
+        return objectives.bradley_terry(**scores)
+    preference = None if tie is None else torch.where(tie, 0.5, 1.0)
+    return objectives.bradley_terry_ties(**scores, preference=preference, threshold=math.log(theta))
 
 
 def gaussian_pair_loss(
@@ -257,14 +253,16 @@ def gaussian_pair_loss(
     _alike(chosen_mean, rejected_mean)
     _alike(chosen_log_std, rejected_log_std)
     mean, other, log_std, other_log_std = _real(chosen_mean, rejected_mean, chosen_log_std, rejected_log_std)
-    variance = (2 * log_std.clamp(-10, 10)).exp() + (2 * other_log_std.clamp(-10, 10)).exp()
     if draws is None:
-        places, shares = np.polynomial.hermite_e.hermegauss(num_nodes)
-        nodes, weights = mean.new_tensor(places)[None], mean.new_tensor(shares / shares.sum())
-    else:
-        nodes, weights = draws.to(mean.dtype), mean.new_full(draws.shape[1:], 1 / draws.shape[1])
-    gaps = (mean - other)[:, None] + variance.sqrt()[:, None] * nodes
-    return -(functional.logsigmoid(gaps) * weights).sum(dim=1)
+        return objectives.uncertain_bradley_terry(
+            policy_chosen_score=mean,
+            policy_rejected_score=other,
+            policy_chosen_log_std=log_std,
+            policy_rejected_log_std=other_log_std,
+            num_nodes=num_nodes,
+        )
+    variance = (2 * log_std.clamp(-10, 10)).exp() + (2 * other_log_std.clamp(-10, 10)).exp()
+    return -functional.logsigmoid((mean - other)[:, None] + variance.sqrt()[:, None] * draws.to(mean.dtype)).mean(dim=1)
 
 
 def _alike(first: Tensor, second: Tensor) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "GROUPS",
     "MODEL",
     "ROLES",
+    "SEVERAL",
     "TRAINED",
     "UNITS",
     "WIDE",
@@ -50,6 +51,8 @@ MODEL = (
     "kl_weight",
     "embedding",
     "logits",
+    "scores",
+    "log_std",
 )
 DATA = (
     "target",
@@ -67,6 +70,7 @@ DATA = (
     "preference_matrix",
     "draw",
     "redraw",
+    "preferences",
 )
 DRAWN = ("draw", "redraw")  # random numbers, made by key for each unit of a record
 FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
@@ -74,6 +78,7 @@ FREE = ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 COMPARISONS = ("log_ratio", "kl")  # a role against the reference; the policy where no role is named
 FULL = ("prediction", "mean", "std", "hidden", "target", "noisy", "clean")  # as large as the model's input
 WIDE = ("embedding", "preference_matrix")  # a vector each: of features, or a number against each of K candidates
+SEVERAL = ("logits", "scores", "preferences")  # a number for each class, reward or aspect
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,10 @@ class Name:
 
     @property
     def several(self) -> bool:
-        """Whether there are several numbers of it: logits of classes; scores by several rewards of one sample."""
-        return self.quantity == "logits" or (self.quantity == "scores" and self.group not in ("", "list"))
+        """Whether there are several numbers of it: logits of classes; scores by several rewards or in several aspects;
+        preferences by aspect. Of a list ``scores`` are one of each candidate.
+        """
+        return self.quantity in SEVERAL and not (self.quantity == "scores" and self.group == "list")
 
     @property
     def trained(self) -> bool:

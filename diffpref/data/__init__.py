@@ -9,7 +9,7 @@ from diffpref.data.items import ATTACHED, COMPANIONS, VIEWS, Item, attached, giv
 from diffpref.data.labelled import LabelledPairs, labelled_pairs, score_rows
 from diffpref.data.lists import Ranking, list_view
 from diffpref.data.pairs import Pair, Pairs, pair_view
-from diffpref.data.points import Point, point_view
+from diffpref.data.points import Point, point_view, scored_points
 from diffpref.data.prompts import load_prompts, prompts_with_fields
 from diffpref.data.quarantine import Quarantined, Usable, usable_records
 from diffpref.data.sampler import KeyedSampler
@@ -55,6 +55,7 @@ __all__ = [
     "read_store",
     "score_of",
     "score_rows",
+    "scored_points",
     "to_rgb",
     "to_uint8",
     "usable_records",

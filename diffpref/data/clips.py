@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageSequence
 
 from diffpref.core.contracts import Candidate
 from diffpref.core.errors import DataError
 from diffpref.data.images import FORMATS, MAX_BYTES, decode_image, to_rgb
 
-__all__ = ["candidate_bytes", "read_frames", "spaced"]
+__all__ = ["candidate_bytes", "read_clip", "read_frames", "spaced"]
 
 
 def candidate_bytes(candidate: Candidate) -> bytes:
@@ -61,3 +62,15 @@ def read_frames(candidate: Candidate, count: int | None) -> list[Image.Image]:
         wanted = spaced(getattr(image, "n_frames", 1), count)
         frames = {n: to_rgb(f.copy(), name=name) for n, f in enumerate(ImageSequence.Iterator(image)) if n in wanted}
     return [frames[number] for number in wanted]
+
+
+def read_clip(candidate: Candidate) -> np.ndarray:
+    """Return every frame of a candidate, (F, H, W, 3) uint8; a picture has one.
+
+    Raises:
+        DataError: as `diffpref.data.decode_image`.
+    """
+    data, name = candidate_bytes(candidate), candidate.path or "a candidate"
+    decode_image(data, name=name)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return np.stack([np.asarray(to_rgb(frame.copy(), name=name)) for frame in ImageSequence.Iterator(image)])

@@ -13,7 +13,18 @@ from typing import Protocol, TypeAlias
 from diffpref.core.contracts import Record
 from diffpref.core.errors import ConfigError, DataError
 
-__all__ = ["ATTACHED", "COMPANIONS", "IMPLIED", "VIEWS", "Item", "attached", "given_columns", "is_soft", "view_of"]
+__all__ = [
+    "ATTACHED",
+    "COMPANIONS",
+    "IMPLIED",
+    "VIEWS",
+    "Item",
+    "Value",
+    "attached",
+    "given_columns",
+    "is_soft",
+    "view_of",
+]
 
 Value: TypeAlias = "float | tuple[float, ...]"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from diffpref.core.contracts import Record
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.data.combined import Combined, ScoreName
+from diffpref.data.items import Value
 from diffpref.data.pairs import LIMIT, whole_judgements
 from diffpref.data.scores import FEW, judged_win_rates, kinds_of_scores, read_scores, scored_win_rates
 from diffpref.ranking import ranks
@@ -33,6 +34,7 @@ class Ranking:
         candidates: their positions among the record's.
         scores: one each, higher is better.
         win_rates: one each: the mean probability to beat the others, and itself with 1/2.
+        weight: multiplies the loss.
     """
 
     record_index: int
@@ -41,6 +43,7 @@ class Ranking:
     candidates: tuple[int, ...]
     scores: tuple[float, ...]
     win_rates: tuple[float, ...]
+    weight: float = 1.0
 
     @property
     def key(self) -> str:
@@ -53,9 +56,10 @@ class Ranking:
         return {"list": self.candidates}
 
     @property
-    def columns(self) -> Mapping[str, tuple[float, ...]]:
-        """Scores, win rates, and ranks: 0 is best, equals share a rank."""
-        return {"list_scores": self.scores, "list_win_rate": self.win_rates, "ranks": tuple(ranks(self.scores))}
+    def columns(self) -> Mapping[str, Value]:
+        """Weight, scores, win rates, and ranks: 0 is best, equals share a rank."""
+        told = {"list_scores": self.scores, "list_win_rate": self.win_rates, "ranks": tuple(ranks(self.scores))}
+        return {"weight": self.weight, **told}
 
 
 def list_view(

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from diffpref.core.contracts import Judgement, Record
 from diffpref.core.errors import DataError
+from diffpref.data.aspects import aspect_preferences, judged_pairs
 from diffpref.data.combined import Combined, ScoreName, missing_names
-from diffpref.data.items import attached
+from diffpref.data.items import Value, attached
 from diffpref.data.scores import (
     SIMILARITY,
     judged_win_rates,
@@ -53,6 +54,7 @@ class Pair:
         win_rates: of winner and loser: the mean probability to beat the record's candidates, itself with 1/2.
         similarities: of winner and loser: how close their meaning is to the prompt's, where both have that score.
         others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
+        aspects: P(chosen is better) in each aspect that was asked for, below 0 where nobody judged it.
     """
 
     record_index: int
@@ -67,6 +69,7 @@ class Pair:
     win_rates: tuple[float, float] | None = field(default=None, compare=False)
     similarities: tuple[float, float] | None = field(default=None, compare=False)
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
+    aspects: tuple[float, ...] | None = field(default=None, compare=False)
 
     @property
     def groups(self) -> Mapping[str, int]:
@@ -74,11 +77,12 @@ class Pair:
         return {"chosen": self.chosen, "rejected": self.rejected, **self.others}
 
     @property
-    def columns(self) -> Mapping[str, float]:
-        """Label and weight, and scores and win rates of both sides where there are any."""
+    def columns(self) -> Mapping[str, Value]:
+        """Label and weight, and scores and win rates of both sides and preferences by aspect where there are any."""
         told = {"score": self.scores, "win_rate": self.win_rates, "similarity": self.similarities}
         both = {f"{side}_{what}": of[i] for what, of in told.items() if of for i, side in enumerate(SIDES)}
-        return {"preference": self.probability, "weight": self.weight, **both}
+        told_apart = {} if self.aspects is None else {"preferences": self.aspects}
+        return {"preference": self.probability, "weight": self.weight, **both, **told_apart}
 
     @property
     def key(self) -> str:
@@ -109,6 +113,7 @@ def pair_view(
     score_scale: float = 1.0,
     tie_weight: float = 0.0,
     soft: bool = False,
+    aspects: Sequence[str] = (),
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
 
@@ -128,13 +133,17 @@ def pair_view(
         score_scale: with ``score``: s in P(a is better than b) = sigmoid(s * (score_a - score_b)), for win rates.
         tie_weight: with ``score`` and ``soft``: nu of Davidson's ties, see `diffpref.ranking.win_probability`.
         soft: with ``score``: that probability is the pair's, else 1.
+        aspects: names of judgements' aspects or of scores, for which every pair gets a preference each. Without
+            ``score`` the pairs are then those that are judged by any of them, with the first as chosen.
 
     Raises:
         DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
         ConfigError: no such pairing.
     """
     left_out: Counter[str] = Counter()
-    if score is None:
+    if score is None and aspects:
+        found = _judged_by(records, aspects)
+    elif score is None:
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
     else:
         scale = (score_scale, tie_weight)
@@ -145,6 +154,7 @@ def pair_view(
             pair,
             others=others.get(pair.record_index, {}),
             similarities=_similarities(records[pair.record_index], pair),
+            aspects=_preferences(records[pair.record_index], pair, aspects),
         )
         for pair in found
         if not (drop_identical and _identical(records, pair, left_out))
@@ -155,6 +165,16 @@ def pair_view(
     if not pairs:
         raise DataError(_why_none(records, score, min_gap, aspect, left_out))
     return pairs
+
+
+def _judged_by(records: Sequence[Record], aspects: Sequence[str]) -> Iterator[Pair]:
+    for index, record in enumerate(records):
+        for first, second in judged_pairs(record, aspects):
+            yield Pair(index, record.id, record.prompt, first, second)
+
+
+def _preferences(record: Record, pair: Pair, aspects: Sequence[str]) -> tuple[float, ...] | None:
+    return aspect_preferences(record, pair.chosen, pair.rejected, aspects) if aspects else None
 
 
 def _similarities(record: Record, pair: Pair) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ its losers bad.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Any
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
 from diffpref.data.combined import ScoreName
-from diffpref.data.pairs import pair_view
+from diffpref.data.pairs import LIMIT, pair_view
+from diffpref.data.scores import kinds_of_scores, read_scores
 
-__all__ = ["Point", "point_view"]
+__all__ = ["Point", "point_view", "scored_points"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Point:
         record_id: of the record.
         prompt: of the record.
         candidate: its position among the candidates.
-        label: 1 = good, 0 = bad.
+        label: 1 = good, 0 = bad; None where a score says it.
         weight: multiplies the loss.
         occurrence: how many points of the same candidate the view lists before this one.
         score: of the candidate, where labels follow from scores.
@@ -42,7 +44,7 @@ class Point:
     record_id: str
     prompt: str
     candidate: int
-    label: float
+    label: float | None
     weight: float = 1.0
     occurrence: int = 0
     score: float | None = None
@@ -61,8 +63,8 @@ class Point:
     @property
     def columns(self) -> Mapping[str, float]:
         """Label and weight, and score and win rate where there are any."""
-        told = {"score": self.score, "win_rate": self.win_rate}
-        return {"label": self.label, "weight": self.weight} | {n: v for n, v in told.items() if v is not None}
+        told = {"label": self.label, "score": self.score, "win_rate": self.win_rate}
+        return {"weight": self.weight} | {name: value for name, value in told.items() if value is not None}
 
 
 def point_view(records: Sequence[Record], score: ScoreName | None = None, **pairing: Any) -> list[Point]:
@@ -100,6 +102,31 @@ def point_view(records: Sequence[Record], score: ScoreName | None = None, **pair
             head = pair.record_index, pair.record_id, pair.prompt
             points.append(Point(*head, candidate, label, pair.weight, seen[place], *told))
             seen[place] += 1
+    return points
+
+
+def scored_points(records: Sequence[Record], score: ScoreName, max_unusable: float = LIMIT) -> list[Point]:
+    """Return every candidate that has a score, once, for objectives that regress on it.
+
+    Args:
+        records: of a store or a plain table.
+        score: which.
+        max_unusable: the largest share of its values that may be NaN or infinite.
+
+    Raises:
+        DataError: no candidate has one, or too many are unusable.
+    """
+    points = []
+    for index, (record, values) in enumerate(
+        zip(records, read_scores(records, score, max_unusable, Counter()), strict=True)
+    ):
+        head = index, record.id, record.prompt
+        points += [Point(*head, place, None, score=v) for place, v in enumerate(values) if math.isfinite(v)]
+    if not points:
+        existing = ", ".join(sorted(kinds_of_scores(records))) or "none"
+        raise DataError(
+            f"{len(records)} records hold no candidate with a score '{score}'; scores there are: {existing}"
+        )
     return points
 
 

@@ -22,7 +22,7 @@ IGNORED = -100
 """The label of a token that is not predicted: of the prompt, and padding."""
 SUMS = ("logps", "log_ratio", "kl", "collision")
 """What is a sum over the tokens of a completion, and is there of each token too."""
-OF_ROWS = frozenset({"score", "logits", "embedding"})
+OF_ROWS = frozenset({"score", "scores", "log_std", "logits", "embedding"})
 """What heads say of whole rows."""
 SUMMED = frozenset(f"token_{name}" for name in SUMS)
 JOINT = frozenset({"kl", "token_kl"})
@@ -139,7 +139,8 @@ class TokenLikelihood:
         - ``<role>_<group>_token_value``: what the role's value head says before each of these tokens.
         - ``<role>_<group>_token_weight``, ``..._token_kl_weight``: what its mask heads say there; of a role that is not
           trained, the mask of its activations.
-        - ``<role>_<group>_score``, ``..._logits`` and ``..._embedding``: what the role's heads say of whole rows.
+        - ``<role>_<group>_score``, ``..._scores``, ``..._log_std``, ``..._logits`` and ``..._embedding``: what the
+          role's heads say of whole rows.
         - ``<group>_length``: how many tokens the completion has; ``<group>_token_mask``: 1 at each of them.
 
         Sums are (B,) or, for ``list``, (B, K): row ``rows.groups[group]``, for pointwise names ``rows.groups[""]``.

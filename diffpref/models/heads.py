@@ -25,12 +25,14 @@ HEADS: Mapping[str, str] = {
     "token_weight": "mask",
     "token_kl_weight": "mask",
     "score": "row",
+    "scores": "row",
+    "log_std": "row",
     "logits": "row",
     "embedding": "row",
 }
 """What a head says -> the kind of head."""
-SIZED = frozenset({"logits", "embedding"})
-"""Heads of as many numbers as ``adapter.head_size``."""
+SIZED = frozenset({"logits", "embedding", "scores"})
+"""Heads of as many numbers as ``adapter.head_size``, or as ``data.aspects``."""
 FILE = "heads.safetensors"
 
 

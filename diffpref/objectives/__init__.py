@@ -56,6 +56,7 @@ from diffpref.objectives.opa_dpo import opa_dpo
 from diffpref.objectives.optimal_transport import aot, aot_unpaired
 from diffpref.objectives.oreo import oreo
 from diffpref.objectives.penalties import chosen_floor, kl_penalty, log_ratio_penalty
+from diffpref.objectives.picture_rewards import bradley_terry_aspects, hps_ranking, pickscore, uncertain_bradley_terry
 from diffpref.objectives.policy_gradient import ddpo, flow_grpo, mixgrpo
 from diffpref.objectives.ranked_lists import dpo_plackett_luce, list_softmax_ce, pro
 from diffpref.objectives.rare_pairs import video_dpo_omniscore, video_dpo_omniscore_script
@@ -103,6 +104,7 @@ __all__ = [
     "bdhs",
     "beta_dpo",
     "bradley_terry",
+    "bradley_terry_aspects",
     "bradley_terry_ties",
     "bridge_sft",
     "capo",
@@ -144,6 +146,7 @@ __all__ = [
     "flow_grpo",
     "gpm",
     "gpo",
+    "hps_ranking",
     "hypo",
     "hypo_clip",
     "inpo_nash",
@@ -183,6 +186,7 @@ __all__ = [
     "oreo",
     "orpo",
     "osp_spce",
+    "pickscore",
     "pro",
     "r_dpo",
     "rank_dpo",
@@ -227,6 +231,7 @@ __all__ = [
     "tpo_l",
     "tpo_tree",
     "tpo_triple",
+    "uncertain_bradley_terry",
     "vdpo",
     "video_dpo_omniscore",
     "video_dpo_omniscore_script",

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffpref.core.annotations import NonNegative, Positive, PositiveInt
+from diffpref.core.annotations import NonNegative, Number, Positive, PositiveInt
 from diffpref.core.errors import ConfigError
 from diffpref.objectives.base import objective
 from diffpref.objectives.lists import filled, there
 from diffpref.objectives.pair_links import expected
 from diffpref.objectives.ranked_lists import plackett_luce
 
-__all__ = ["bradley_terry", "bradley_terry_ties", "reward_plackett_luce", "reward_regression"]
+__all__ = ["bradley_terry", "bradley_terry_ties", "reward_plackett_luce", "reward_regression", "tie_cost"]
 
 
 @objective(
@@ -34,6 +34,7 @@ def bradley_terry(
     chosen_score: Tensor | None = None,
     rejected_score: Tensor | None = None,
     temperature: Positive = 1.0,
+    margin: Number = 0.0,
     margin_scale: NonNegative = 0.0,
     centering: NonNegative = 0.0,
     floor: NonNegative = 0.0,
@@ -49,8 +50,9 @@ def bradley_terry(
         chosen_score: (B,) how good the chosen sample is by what labelled it; needed with ``margin_scale``. No gradient.
         rejected_score: (B,) the same of the rejected sample.
         temperature: tau above.
-        margin_scale: the margin m is this times ``chosen_score - rejected_score``: a mean difference over several
-            reward models makes the margin adaptive.
+        margin: m above, of every pair; 0.57 in VideoAlign's and HPS v3's ``constant_margin``.
+        margin_scale: to the margin this is added, times ``chosen_score - rejected_score``: a mean difference over
+            several reward models makes the margin adaptive.
         centering: c above; scores differ from each other alone, this keeps their sum near 0. 0.01 in TRL's examples.
         floor: f above; 1e-5 in MOSS-RLHF, so that no pair costs more than 11.5.
 
@@ -71,14 +73,14 @@ def bradley_terry(
     >>> round(bradley_terry(**one, **told, margin_scale=1.0).item(), 6)
     0.598139
     """
-    margin: Tensor | float = 0.0
+    gap: Tensor | float = margin
     if margin_scale:
         if chosen_score is None or rejected_score is None:
             raise ConfigError("bradley_terry: margin_scale needs the columns chosen_score and rejected_score")
-        margin = margin_scale * (chosen_score - rejected_score)
+        gap = margin + margin_scale * (chosen_score - rejected_score)
 
     def loss(better: Tensor, worse: Tensor) -> Tensor:
-        likely = logsigmoid((better - worse - margin) / temperature)
+        likely = logsigmoid((better - worse - gap) / temperature)
         return -torch.logaddexp(likely, torch.full_like(likely, math.log(floor))) if floor else -likely
 
     compared = expected(loss, preference, policy_chosen_score, policy_rejected_score)
@@ -131,8 +133,18 @@ def bradley_terry_ties(
     if preference is None:
         return win
     won, lost = (2 * preference - 1).clamp(min=0), (1 - 2 * preference).clamp(min=0)
-    tie = win + loss - math.log(math.expm1(2 * threshold))
-    return won * win + lost * loss + (1 - won - lost) * tie
+    return won * win + lost * loss + (1 - won - lost) * tie_cost(difference, threshold)
+
+
+def tie_cost(difference: Tensor, threshold: float) -> Tensor:
+    """Return minus the log of Rao and Kupper's probability of a tie.
+
+    Args:
+        difference: of two scores.
+        threshold: eta > 0, half the width of ties.
+    """
+    both = logsigmoid(difference - threshold) + logsigmoid(-difference - threshold)
+    return -both - math.log(math.expm1(2 * threshold))
 
 
 @objective(

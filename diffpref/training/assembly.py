@@ -108,7 +108,8 @@ def load_batches(
     training = recipe.training
     records_per_update = training.batch_size * training.accumulation * machine.world.size
     kind = encoders.get(plan.method.likelihood)
-    records, items = load_items(recipe.data, plan.view, str(output / "quarantine.jsonl") if main else None, kind.texts)
+    unusable = str(output / "quarantine.jsonl") if main else None
+    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns)
     items = settle_scores(items, recipe.data.list_scores, plan.composition)
     if main:
         logger.info("data: %d records give %d %s", len(records), len(items), plan.view)

@@ -14,6 +14,8 @@ __all__ = ["check_items"]
 
 HOW = {
     "label": "give candidates labels of 0 or 1",
+    "preferences": "name judgements' aspects, or scores, in data.aspects",
+    "score": "name a score in data.score",
     "list_scores": "lists of candidates with scores have it: name one in data.score",
     "ranks": "lists of candidates have it",
     "preference": "it is there where a judgement's probability is not 1, or with data.score_labels: soft",

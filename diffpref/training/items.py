@@ -10,7 +10,18 @@ from typing import Any
 from diffpref.config import Data
 from diffpref.core.contracts import Record
 from diffpref.core.errors import ConfigError
-from diffpref.data import Combined, Item, Ranking, list_view, open_records, pair_view, point_view, usable_records
+from diffpref.data import (
+    Combined,
+    Item,
+    Ranking,
+    list_view,
+    open_records,
+    pair_view,
+    point_view,
+    scored_points,
+    usable_records,
+)
+from diffpref.data.aspects import equal_prompt_weights
 from diffpref.data.combined import ScoreName
 from diffpref.objectives.compose import Composition
 from diffpref.ranking import Calibration
@@ -40,7 +51,11 @@ def score_settings(data: Data) -> tuple[ScoreName | None, float, float]:
 
 
 def load_items(
-    data: Data, view: str, quarantine: str | None = None, texts: bool = False
+    data: Data,
+    view: str,
+    quarantine: str | None = None,
+    texts: bool = False,
+    columns: frozenset[str] = frozenset(),
 ) -> tuple[Sequence[Record], Sequence[Item]]:
     """Read a source and return its records and what a view makes of them.
 
@@ -49,10 +64,23 @@ def load_items(
         view: a name of `diffpref.data.VIEWS`.
         quarantine: where unusable records are listed.
         texts: whether the source's columns are texts, and not pictures.
+        columns: that the objective and the method need; where single samples need a score and no label, every scored
+            candidate is one.
 
     Raises:
         DataError: unreadable, or nothing in it gives an item of this view.
     """
+    records, items = _view(data, view, quarantine, texts, columns)
+    if data.equal_prompts:
+        told = [item.columns.get("weight", 1.0) for item in items]
+        weights = equal_prompt_weights([item.prompt for item in items], told)
+        items = [replace(item, weight=weight) for item, weight in zip(items, weights, strict=True)]
+    return records, items
+
+
+def _view(
+    data: Data, view: str, quarantine: str | None, texts: bool, columns: frozenset[str]
+) -> tuple[Sequence[Record], Sequence[Any]]:
     opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
     records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
     score, scale, tie_weight = score_settings(data)
@@ -71,7 +99,10 @@ def load_items(
     }
     if view == "pairs":
         soft = data.score_labels == "soft"
-        return records, pair_view(records, score=score, soft=soft, tie_weight=tie_weight, **common)
+        soft_options: dict[str, Any] = {"soft": soft, "tie_weight": tie_weight, "aspects": data.aspects}
+        return records, pair_view(records, score=score, **soft_options, **common)
+    if "score" in columns and "label" not in columns and score is not None:
+        return records, scored_points(records, score, data.max_unusable)
     return records, point_view(records, score=score, **common)
 
 

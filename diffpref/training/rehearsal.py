@@ -44,11 +44,15 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
         if name in given or name in composition.tensors
     }
     domains = {name: bounds for term in composition.terms for name, bounds in term.spec.domain.items()}
-    composition({**stand_ins(names, length, domains), **told}, composition.initial_state())
+    several = next((tensor.shape[1] for name, tensor in told.items() if parse(name).several), UNITS)
+    composition({**stand_ins(names, length, domains, several), **told}, composition.initial_state())
 
 
 def stand_ins(
-    names: Sequence[str], length: int = UNITS, domains: Mapping[str, tuple[float, float]] | None = None
+    names: Sequence[str],
+    length: int = UNITS,
+    domains: Mapping[str, tuple[float, float]] | None = None,
+    several: int = UNITS,
 ) -> dict[str, Tensor]:
     """Return a tensor of the right shape for each name.
 
@@ -56,6 +60,7 @@ def stand_ins(
         names: of the vocabulary.
         length: candidates in a list.
         domains: name -> the interval in which its values lie.
+        several: how many numbers there are of what is several, such as aspects.
     """
     made = {}
     for name in names:
@@ -63,7 +68,7 @@ def stand_ins(
         shape = [RECORDS, length] if parsed.group == "list" or name == "ranks" else [RECORDS]
         if parsed.quantity in FULL:
             shape += [1, UNITS, UNITS]
-        side = length if parsed.group == "list" and not parsed.unit else UNITS
+        side = several if parsed.several else length if parsed.group == "list" and not parsed.unit else UNITS
         shape += [side] * ((parsed.ndim or 0) - len(shape))
         low, high = (domains or {}).get(name, (-math.inf, math.inf))
         made[name] = torch.full(shape, min(max(VALUES.get(parsed.quantity, 0.5), low), high))

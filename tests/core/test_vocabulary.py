@@ -42,6 +42,8 @@ def test_the_words_are_those_of_the_design() -> None:
         "kl_weight",
         "embedding",
         "logits",
+        "scores",
+        "log_std",
     )
     assert DATA == (
         "target",
@@ -59,6 +61,7 @@ def test_the_words_are_those_of_the_design() -> None:
         "preference_matrix",
         "draw",
         "redraw",
+        "preferences",
     )
     assert FREE == ("preference", "ranks", "weight", "beta_scale", "advantage", "timesteps")
 

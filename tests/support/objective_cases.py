@@ -76,6 +76,8 @@ def _tensor(
         values = values.abs().mul(4).ceil() + 1
     elif quantity in ("preference", "weight", "kl_weight", "win_rate", "draw"):
         values = values.sigmoid()
+    elif quantity == "preferences":
+        values = torch.where(values < -0.8, -1.0, values.sigmoid())  # below 0 nobody judged
     elif quantity == "preference_matrix":
         values = (values - values.transpose(1, 2)).sigmoid()
     elif quantity == "visits":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_encoders import save_clip
 
 from diffpref import rewards
-from diffpref.config import build_recipe
+from diffpref.config import Data, build_recipe
 from diffpref.core.contracts import Candidate, Judgement, Record, Score
 from diffpref.core.errors import DiffprefError
 from diffpref.data import write_store
 from diffpref.data.images import encode_png
 from diffpref.training import Trainer
 from diffpref.training.checkpoints import list_checkpoints
+from diffpref.training.items import load_items
 
 Keys = Callable[..., dict[str, Any]]
 WORDS = ("red", "green", "blue")
@@ -153,3 +156,98 @@ def test_a_loss_of_likelihoods_is_refused(keys: Keys) -> None:
         run(keys("bradley_terry", scorer={"head": "cosine"}))
     with pytest.raises(DiffprefError, match="a head is trained as a whole"):
         run(keys("bradley_terry", adapter={"kind": "lora"}))
+
+
+LOSSES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bradley_terry": ("bradley_terry", {}),
+    "bradley_terry, soft labels": ("bradley_terry", {"data": {"drop_ties": False}}),
+    "margin": ([{"bradley_terry": {"margin_scale": 0.5, "centering": 0.01}}], {}),
+    "ties": ("bradley_terry_ties", {"data": {"drop_ties": False}}),
+    "pickscore": ("pickscore", {"data": {"drop_ties": False, "equal_prompts": True}}),
+    "hps pair": ([{"bradley_terry": {"temperature": 1.0}}], {"data": {"score": "colour"}}),
+    "hps list": ([{"reward_plackett_luce": {"top": 1}}], {}),
+    "hps hinge": ("hps_ranking", {}),
+    "whole lists": ("reward_plackett_luce", {"data": {"score": "colour", "equal_prompts": True}}),
+    "uncertain": ("uncertain_bradley_terry", {}),
+    "aspects": ("bradley_terry_aspects", {"data": {"score": "colour", "aspects": ["colour", "grain"]}}),
+    "regression": ("reward_regression", {}),
+    "embeddings": ("gpm", {"adapter": {"head_size": 4}}),
+    "two terms": ([{"uncertain_bradley_terry": {"coefficient": 0.5}}, "bradley_terry"], {}),
+}
+
+
+@pytest.mark.parametrize("family", ["head_scorer", "clip_scorer"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_trains_twenty_steps(keys: Keys, name: str, family: str) -> None:
+    objective, changes = LOSSES[name]
+    trainer = Trainer(build_recipe(keys(objective, family=family, **changes)))
+    trainer.setup()
+    moved = [*trainer.updater.trained, *(p for group in trainer.updater.peers.values() for p in group)]
+    before = [parameter.detach().clone() for parameter in moved]
+    rows = list(trainer.steps())
+    assert len(rows) == 20 and all(np.isfinite(row["loss"]) for row in rows)
+    assert sum(row["loss"] for row in rows[-4:]) < sum(row["loss"] for row in rows[:4])
+    assert sum(not torch.equal(a, b) for a, b in zip(moved, before, strict=True)) >= 0.5 * len(moved)
+    reward = rewards.load("trained", str(trainer.output))
+    made, prompts = [picture(0, 190, 1), picture(0, 0, 2)], ["red please"] * 2
+    if name == "embeddings":
+        with pytest.raises(DiffprefError, match="embeddings, which compare"):
+            reward.score(made, prompts)
+    else:
+        assert reward.score(made, prompts).isfinite().all()
+    if name == "aspects":
+        assert set(reward.score_aspects(made, prompts)) == {"colour", "grain"}
+    if name not in ("aspects", "regression", "hps hinge"):
+        told = reward.compare(made[:1], made[1:], prompts[:1]) + reward.compare(made[1:], made[:1], prompts[:1])
+        assert told.item() == pytest.approx(1.0, abs=1e-5)  # a tie counts half for either
+
+
+def test_clips_are_the_mean_of_their_frames(keys: Keys, tmp_path: Path) -> None:
+    def clip(channel: int, strength: int, seed: int) -> bytes:
+        frames = [Image.fromarray(picture(channel, strength, seed + n)) for n in range(5)]
+        file = io.BytesIO()
+        frames[0].save(file, format="WEBP", save_all=True, append_images=frames[1:], lossless=True)
+        return file.getvalue()
+
+    made = [
+        Record(
+            f"c{number}",
+            f"{WORDS[number % 3]} please",
+            (Candidate(bytes=clip(number % 3, 190, number)), Candidate(bytes=clip(number % 3, 0, 90 + number))),
+            (Judgement(0, 1, 1.0),),
+        )
+        for number in range(8)
+    ]
+    write_store(tmp_path / "clips", made, generator={})
+    told = {"data": {"source": str(tmp_path / "clips")}, "scorer": {"frames": 3}}
+    trainer, rows = run(keys("bradley_terry", **told))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    reward = rewards.load("trained", str(trainer.output))
+    assert reward.info.media == "video"
+    still, moving = (np.stack([picture(0, 190, n) for n in ns]) for ns in ([0] * 5, [0, 9, 1, 9, 2]))
+    other = np.stack([picture(0, 190, n) for n in (0, 5, 1, 6, 2)])
+    scores = reward.score([still, moving, other], ["red please"] * 3)
+    assert scores[1] == scores[2] != scores[0]  # of five frames the first, the middle and the last are seen
+
+
+def test_several_aspects_and_weights_of_prompts(store: Path) -> None:
+    data = Data(
+        source=str(store), score="colour", aspects=["grain", "nothing"], equal_prompts=True, pairing="all_pairs"
+    )
+    records, items = load_items(data, "pairs")
+    assert len(items) == 72 and {item.columns["weight"] for item in items} == {1 / 24}  # eight records a prompt
+    for item in items:
+        one, other = (
+            records[item.record_index].candidates[place].scores[1].value for place in (item.chosen, item.rejected)
+        )
+        assert item.columns["preferences"] == (float(one > other), -1.0)
+    judged, _ = load_items(Data(source=str(store), aspects=["overall"]), "pairs"), None
+    assert sorted({item.columns["preferences"] for item in judged[1]}) == [(0.5,), (0.8,), (1.0,)]
+    points = load_items(Data(source=str(store), score="colour"), "points", columns=frozenset({"score"}))[1]
+    assert len(points) == 72 and {item.columns["score"] for item in points} == {1.9, 0.9, 0.0}
+
+
+def test_the_logit_scale_stays_within_its_bounds(keys: Keys) -> None:
+    told = {"scorer": {"max_logit_scale": 20.0}, "optim": {"learning_rate": 1e-1}}
+    trainer, _ = run(keys("bradley_terry", family="clip_scorer", **told))
+    assert 0.0 <= trainer.family.network.logit_scale.item() <= np.log(20.0) + 1e-6

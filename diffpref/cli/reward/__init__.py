@@ -17,6 +17,7 @@ VERBS = {
     "agreement": "how often the scores of a store order its candidates alike",
     "calibrate": "what gaps of a score are worth as probabilities, on labelled pairs",
     "train": "a reward model from preference data, by a recipe",
+    "evaluate": "how far rewards agree with labelled pairs, and what their probabilities are worth",
 }
 """Verb -> what it does. Kept here, so that the help imports nothing."""
 

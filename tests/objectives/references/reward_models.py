@@ -7,6 +7,7 @@ VARIANTS = {
         {},
         {"temperature": 0.6, "margin_scale": 0.8, "_optional": True},
         {"centering": 0.3, "floor": 0.01},
+        {"margin": 0.57, "margin_scale": 0.4, "_optional": True},
     ],
     "bradley_terry_ties": [{}, {"threshold": 1.3}],
     "reward_plackett_luce": [{}, {"top": 2}],
@@ -21,11 +22,12 @@ def bradley_terry(
     chosen_score=None,
     rejected_score=None,
     temperature,
+    margin,
     margin_scale,
     centering,
     floor,
 ):
-    m = margin_scale * (chosen_score - rejected_score) if margin_scale else 0.0
+    m = margin + (margin_scale * (chosen_score - rejected_score) if margin_scale else 0.0)
     d = policy_chosen_score - policy_rejected_score
     p = 1.0 if preference is None else preference
     first = -np.log(1 / (1 + np.exp(-(d - m) / temperature)) + floor)
