@@ -184,6 +184,6 @@ def test_a_pickle_is_opened_only_with_leave(tmp_path):
 
 
 def test_another_model_is_told(tmp_path):
-    with pytest.raises(ModelError, match="reward 'clap': .* lacks [0-9]+ weights") as caught:
+    with pytest.raises(ModelError, match=r"reward 'clap': .* lacks [0-9]+ weights") as caught:
         rewards.load("clap", str(save_clip(tmp_path)))
     assert "\n" not in str(caught.value)
