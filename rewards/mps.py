@@ -22,6 +22,7 @@ from torch import Tensor
 from diffpref.core.annotations import Number, PositiveInt
 from diffpref.core.contracts import Media, Reward, RewardInfo
 from diffpref.core.errors import ModelError
+from diffpref.core.files import sha256
 from diffpref.rewards import registry
 from diffpref.rewards._dual_encoder import Framing, cut, paired_cosine
 from diffpref.rewards._hf_clip import encoder_of
@@ -226,7 +227,8 @@ def load_mps(
     model = _clip_of(parts["model"], backbone, file, precision)
     tokenizer = load_tokenizer(backbone, model.text_model.embeddings.token_embedding.num_embeddings)
     words = CONDITIONS.get(condition, condition)
-    asked = hashlib.sha256(f"{words}|{vocabulary_version(tokenizer)}".encode()).hexdigest()[:8]
+    told = f"{words}|{vocabulary_version(tokenizer)}|{_settings_of(backbone)}"
+    asked = hashlib.sha256(told.encode()).hexdigest()[:8]
     parts_of_version = [content_version(file), f"{asked}>{threshold:g}", precision]
     info = RewardInfo(
         name="mps",
@@ -247,6 +249,12 @@ def load_mps(
         threshold=threshold,
         micro_batch=micro_batch,
     )
+
+
+def _settings_of(backbone: str) -> str:
+    """Return what names CLIP's configuration and its framing of pictures."""
+    files = [Path(backbone) / name for name in ("config.json", "preprocessor_config.json")]
+    return "".join(sha256(file) for file in files) if all(file.is_file() for file in files) else backbone
 
 
 def _only_pickled(folder: Path) -> bool:

@@ -161,11 +161,17 @@ def test_a_whole_score_is_computed_again(folder, condition, threshold):
     assert reward.score([item], [prompt]).item() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_conditions_and_thresholds_change_scores_and_versions(folder):
+def test_conditions_thresholds_and_framing_change_scores_and_versions(folder, tmp_path):
     settings = [{}, {"condition": "detail"}, {"threshold": 0.95}, {"condition": "a red ring"}]
     found = [rewards.load("mps", str(folder), **options) for options in settings]
     assert len({reward.info.version for reward in found}) == 4
     assert len({reward.score(pictures(1), sentences(1)).item() for reward in found}) >= 3
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    told = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").write_text(json.dumps(told | {"image_mean": [0.5, 0.5, 0.5]}))
+    framed = rewards.load("mps", str(folder), backbone=str(other))
+    assert framed.info.version not in {reward.info.version for reward in found}
+    assert framed.score(pictures(1), sentences(1)) != found[0].score(pictures(1), sentences(1))
     one = rewards.load("mps", str(folder / FILE), backbone=str(folder))
     assert torch.equal(one.score(pictures(2), sentences(2)), found[0].score(pictures(2), sentences(2)))
 
