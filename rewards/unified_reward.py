@@ -20,7 +20,7 @@ __all__ = ["ASPECTS", "PUBLISHED", "Mode", "default_template", "judge_of", "load
 PUBLISHED = Published(
     "unified_reward",
     "CodeGoat24/UnifiedReward-2.0-qwen-7b",
-    ("config.json", "*.safetensors", "tokenizer_config.json"),
+    ("config.json", "tokenizer_config.json", "*.safetensors|*.bin"),
     "MIT (code); of the weights see the model's card",
     also=("*.json", "*.jinja", "*.txt"),
 )

@@ -37,7 +37,7 @@ __all__ = [
 PUBLISHED = Published(
     "vlm_judge",
     "Qwen/Qwen2.5-VL-7B-Instruct",
-    ("config.json", "*.safetensors", "tokenizer_config.json"),
+    ("config.json", "tokenizer_config.json", "*.safetensors|*.bin"),
     "that of the model that is taken; of this one Apache-2.0",
     also=("*.json", "*.jinja", "*.txt", "*.model"),
 )

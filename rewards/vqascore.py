@@ -26,9 +26,9 @@ __all__ = ["PUBLISHED", "T5_TEMPLATE", "TEMPLATE", "Mode", "load_vqascore"]
 PUBLISHED = Published(
     "vqascore",
     "zhiqiulin/clip-flant5-xxl",
-    ("config.json",),
+    ("config.json", "*.safetensors|*.bin"),
     "Apache-2.0",
-    also=("*.safetensors", "*.bin", "*.json", "*.jinja", "*.txt", "*.model"),
+    also=("*.json", "*.jinja", "*.txt", "*.model"),
 )
 TOKENIZER_ID = "google/flan-t5-xxl"
 Mode: TypeAlias = Literal["t5_geomean", "p_yes"]

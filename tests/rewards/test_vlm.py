@@ -133,6 +133,12 @@ def test_a_question_that_is_too_long_is_refused_with_its_number(vlm: VisionLangu
         vlm.answers(asked, 4)
 
 
+def test_a_prompt_that_has_the_mark_of_a_picture_is_refused_with_its_number(vlm: VisionLanguage) -> None:
+    mark = vlm.processor.image_token
+    with pytest.raises(DataError, match="reward 'judge', question 1: "):
+        vlm.answers([Question((picture(0), "fine")), Question((picture(0), f"a {mark} b"))], 4)
+
+
 def test_rows_of_equal_shape_meet_and_come_back_in_order() -> None:
     rows = [{"x": torch.full((1, length), float(i))} for i, length in enumerate([2, 3, 2, 2, 3])]
     sizes = []

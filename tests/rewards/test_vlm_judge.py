@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_vlms import numbers, save_llava, save_qwen2_vl
 
 from diffpref import rewards
 from diffpref.core.contracts import AspectReward, Candidate, Judge, Record, Reward
-from diffpref.core.errors import ConfigError, DataError, ShapeError
+from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
 from diffpref.data.images import encode_png
 from diffpref.loops.asking import Asked
 from diffpref.loops.judging import load_rewards, parse_reward
@@ -211,6 +213,34 @@ def test_a_template_of_a_file_is_asked_in_its_words(tmp_path: Path) -> None:
     assert own.info.version != rewards.load("vlm_judge", folder, max_new_tokens=1).info.version
     with pytest.raises(ConfigError, match=r"nothing\.txt is no text file"):
         rewards.load("vlm_judge", folder, template=str(tmp_path / "nothing.txt"))
+
+
+def test_what_is_fetched_is_all_that_a_processor_may_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    folder = save_llava(tmp_path, answers=["Score: 3\n"])
+    asked: list[list[str]] = []
+
+    def fetch(hub_id: str, *, allow_patterns: list[str], **settings: Any) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    judge = rewards.load("vlm_judge", "someone/something", max_new_tokens=1)
+    assert judge.score([RED], ["a"]).item() == 3
+    names = [file.name for file in folder.iterdir()]
+    assert [name for name in names if not any(fnmatch(name, pattern) for pattern in asked[0])] == []
+
+
+def test_pickled_weights_are_read_once_they_are_trusted(tmp_path: Path) -> None:
+    folder = save_llava(tmp_path, answers=["Score: 3\n"])
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="reward 'vlm_judge'"):
+        rewards.load("vlm_judge", str(folder))
+    judge = rewards.load("vlm_judge", str(folder), max_new_tokens=1, allow_pickle=True)
+    assert judge.score([RED], ["a"]).item() == 3
 
 
 # ------------------------------------------------------------ probabilities

@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from tiny_clip_t5 import save_clip_t5
 from tiny_vlms import save_llava, save_qwen2_vl
 from torch import Tensor
+from transformers import CLIPVisionModel
 
 from diffpref import rewards
 from diffpref.core.errors import ConfigError, ModelError, ShapeError
 from diffpref.rewards._answers import answer_probability, expected_value, geometric_mean_probability
-from diffpref.rewards._clip_t5 import square
+from diffpref.rewards._clip_t5 import open_tower, square
 from diffpref.rewards._vlm import question_tensors
 from diffpref.rewards.vqascore import T5_TEMPLATE, TEMPLATE
 
@@ -153,6 +154,16 @@ def test_the_first_token_alone_is_the_mode_p_yes(folder: Path) -> None:
 
 
 # ------------------------------------------------------------ its layout
+
+
+def test_without_a_tower_the_published_shape_is_assumed(tmp_path: Path) -> None:
+    config, processor, weights = open_tower(tmp_path, None, False)
+    with torch.device("meta"):
+        tower = CLIPVisionModel(config)
+    assert weights == {} and processor.crop_size["height"] == 336 and processor.size["shortest_edge"] == 336
+    shapes = {name.removeprefix("vision_model."): tuple(p.shape) for name, p in tower.named_parameters()}
+    assert shapes["embeddings.position_embedding.weight"] == (24 * 24 + 1, 1024)
+    assert shapes["encoder.layers.23.mlp.fc1.weight"] == (4096, 1024)
 
 
 def test_every_layout_gives_the_same_numbers(folder: Path, tmp_path: Path) -> None:
