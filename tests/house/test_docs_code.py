@@ -37,6 +37,8 @@ SMALL = {  # the beginning of a command -> flags that make it small
     "diffpref generate": "--resolution 64 --candidates 2 --num_inference_steps 1 --model.precision fp32",
     "diffpref list": "",
     "diffpref loop": "--rounds 1 --prompts words:unseen:24 --set training.training.steps=1",
+    "diffpref reward agreement": "",
+    "diffpref reward calibrate": "",
     "diffpref score": "",
     "diffpref train": FEW,
     "diffpref validate": "",
