@@ -207,7 +207,7 @@ def test_sharpness_by_its_definition_and_falls_with_blur():
 def test_jpeg_grows_with_detail_and_is_that_of_a_file(tmp_path):
     black = np.zeros((64, 64, 3), np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    assert jpeg_kilobytes(black) < jpeg_kilobytes(noise, quality=50) < jpeg_kilobytes(noise)
+    assert jpeg_kilobytes(black) < jpeg_kilobytes(noise // 32) < jpeg_kilobytes(noise)
     Image.fromarray(noise).save(tmp_path / "noise.jpg", quality=95)
     assert jpeg_kilobytes(noise) == (tmp_path / "noise.jpg").stat().st_size / 1000
 

@@ -6,7 +6,6 @@ the file. None of these is good or bad by itself: what counts is how far an alig
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.core.media import Media
 from diffpref.data import to_uint8
+from diffpref.rewards.jpeg import kilobytes
 
 __all__ = ["PROBES", "clipped_share", "colour_saturation", "jpeg_kilobytes", "probe_pictures", "sharpness"]
 
@@ -47,11 +47,9 @@ def sharpness(picture: Media) -> float:
     return float((around - 4 * luma[1:-1, 1:-1]).var())
 
 
-def jpeg_kilobytes(picture: Media, quality: int = 95) -> float:
-    """Return the size as JPEG, bytes / 1000; the exact number depends on Pillow's libjpeg."""
-    memory = io.BytesIO()
-    Image.fromarray(to_uint8(picture)).save(memory, format="JPEG", quality=quality)
-    return memory.tell() / 1000
+def jpeg_kilobytes(picture: Media) -> float:
+    """Return the size as JPEG, as the reward ``jpeg`` takes it; the exact number depends on Pillow's libjpeg."""
+    return kilobytes(Image.fromarray(to_uint8(picture)))
 
 
 PROBES: Mapping[str, Callable[[Media], float]] = {
