@@ -420,3 +420,20 @@ def test_another_model_is_no_detector(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no detector could be loaded"):
         load_detector(str(tmp_path), "cpu")
+
+
+@pytest.mark.slow
+def test_the_bundled_model_shows_more_of_what_is_asked_with_guidance():
+    from diffpref.config import Model
+    from diffpref.loops.opening import load_model, make_sampler
+    from diffpref.sampling import SamplerSettings
+
+    asked = load_prompt_set("shapes_geneval:24")
+    family = load_model(Model(family="sdxl", path="bundled:shapes-sdxl"), "cpu")
+    reward = rewards.load("geneval", detector="shapes", rule="soft")
+    found = []
+    for scale in (1.0, 4.0):
+        settings = SamplerSettings(num_inference_steps=15, guidance_scale=scale, resolution=64)
+        pictures = make_sampler(family, settings, "fp32")(list(asked.prompts), list(range(24)))
+        found.append(float(reward.score(pictures, asked.prompts, asked.metadata).mean()))
+    assert 0.3 < found[0] < 0.85 < found[1]
