@@ -55,7 +55,7 @@ class RewardTokens:
         """Return (N, T, O) float32 on the CPU: what the head says at each token of each question.
 
         Raises:
-            DataError: a question is too long for the model, or a picture of it cannot be shown.
+            DataError: a question is too long for the model, a picture of it cannot be shown, or it lacks a token.
         """
         network = self.model.network
         ids = torch.tensor(self.model.processor.tokenizer.convert_tokens_to_ids(list(self.tokens)))
@@ -65,8 +65,13 @@ class RewardTokens:
             if self.positions == "sequential":
                 count, length = batch["input_ids"].shape
                 placed["position_ids"] = torch.arange(length, device=network.device).expand(3, count, length)
+            found = batch["input_ids"][:, None] == ids[:, None]  # (n, T, L)
+            if not (found.sum(dim=-1) == 1).all():
+                raise DataError(
+                    f"reward '{self.model.owner}': a question does not hold {', '.join(self.tokens)} once each"
+                )
             hidden = network(**placed, use_cache=False).last_hidden_state
-            places = (batch["input_ids"][:, None] == ids[:, None]).int().argmax(dim=-1)  # (n, T)
+            places = found.int().argmax(dim=-1)
             rows = torch.arange(len(places))[:, None]
             said: Tensor = self.head(hidden[rows, places].float())
             return said.cpu()

@@ -18,6 +18,7 @@ from diffpref import rewards
 from diffpref.core.contracts import Judge
 from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
 from diffpref.rewards._qwen2_vl import resized_picture
+from diffpref.rewards._vlm import Question
 from diffpref.rewards.hps_v3 import PIXELS, WORDS, gaussian_preference
 
 
@@ -169,6 +170,12 @@ def test_what_cannot_be_shown_or_asked_is_refused(reward: Any) -> None:
         with pytest.raises(DataError, match=r"prompt 1 holds <\|"):
             reward.score(pictures(2), ["a", prompt])
     assert torch.isfinite(reward.score(pictures(1), ["{prompt} {} {text_prompt}"])).all()
+
+
+def test_a_question_without_the_token_has_no_score(reward: Any) -> None:
+    for words in ("a", "a <|Reward|> b <|Reward|>"):
+        with pytest.raises(DataError, match=r"does not hold <\|Reward\|> once each"):
+            reward.heads.read([Question((words,))])
 
 
 def test_it_judges_pairs_by_both_deviations(reward: Any) -> None:
