@@ -68,7 +68,10 @@ class EncodedCache:
             raise DataError("the encoding pass needs the VAE and the text encoders of the family")
         self._image_version = _key(component_digest(vae), network_settings(vae), resolution, "sizes")
         encoders = [s for t in texts for s in (network_settings(t.model), _tokenizer_settings(t.tokenizer))]
-        self._text_version = _key(family.name, component_digest(*(t.model for t in texts)), *encoders, resolution)
+        told = [f"{name}={value}" for name, value in sorted(family.text_settings.items())]
+        self._text_version = _key(
+            family.name, component_digest(*(t.model for t in texts)), *encoders, *told, resolution
+        )
 
     def release(self) -> None:
         """Drop the family's VAE and text encoders, so that their memory is free; what is encoded stays readable."""

@@ -21,6 +21,9 @@ FORMATS = {
     "diffusers": "one .safetensors file for load_lora_weights (LoRA)",
 }
 
+KOHYA = ("sd", "sdxl")
+"""Families whose layers kohya's names are known for."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Write the export and say where it lies."""
@@ -69,6 +72,8 @@ def _kohya(lora: Path, recipe: Recipe, output: Path, precision: str) -> None:
     from diffpref.models.loading import load_settings
     from diffpref.models.precision import DTYPES
 
+    if recipe.model.family not in KOHYA:
+        raise ConfigError(f"--format kohya: is the form of {' and '.join(KOHYA)}; take diffusers or merged")
     base, revision = resolve(recipe.model.path), recipe.model.revision
     unet = load_settings(base, "unet", "config.json", revision=revision)
     scheduler = load_settings(base, "scheduler", "scheduler_config.json", revision=revision)

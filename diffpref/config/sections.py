@@ -32,7 +32,7 @@ BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 class Model(Section):
     """What is aligned."""
 
-    family: Text = Field(description="model family, a registry name: sd, sdxl, causal_lm")
+    family: Text = Field(description="model family, a registry name: sd, sdxl, sd3, causal_lm")
     path: Text = Field(description="hub id, folder, .gguf file, or bundled:NAME for a model inside the package")
     revision: str | None = Field(default=None, description="commit, tag or branch on the hub")
     variant: str | None = Field(default=None, description="file variant on the hub, such as fp16")
@@ -48,6 +48,10 @@ class Model(Section):
     )
     compile_backend: Text = Field(default="inductor", description="backend of torch.compile")
     allow_pickle: bool = Field(default=False, description="load weights that exist only as pickle, which can run code")
+    max_sequence_length: PositiveInt | None = Field(
+        default=None,
+        description="tokens of a T5 text encoder, as diffusers' argument of that name; null: the pipeline's",
+    )
 
     @field_validator("compile", mode="before")
     @classmethod
@@ -249,12 +253,19 @@ class Bank(Section):
 
 
 class Likelihood(Section):
-    """How denoising errors become log-likelihoods: the weight of a timestep."""
+    """How denoising errors become log-likelihoods: the weight of a timestep, and how often it is drawn."""
 
     weighting: Literal["simple", "eps_equiv", "min_snr", "x0", "elbo"] = Field(
         default="simple", description="weight over t"
     )
     snr_gamma: Positive = Field(default=5.0, description="upper bound of the signal-to-noise ratio under min_snr")
+    timesteps: Literal["auto", "uniform", "logit_normal", "mode"] = Field(
+        default="auto",
+        description="density of timesteps in training; auto: logit_normal for flows, as SD3 was trained, else uniform",
+    )
+    logit_mean: Number = Field(default=0.0, description="of logit_normal; above 0 draws less noise, as in SD3's codes")
+    logit_std: Positive = Field(default=1.0, description="of logit_normal")
+    mode_scale: Number = Field(default=1.29, ge=-1, le=1.75, description="of mode: how far its tails are fed")
 
 
 class Optim(Section):

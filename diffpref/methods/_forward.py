@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffpref.core.contracts import Batch, Conditioning, Context, Rows, Tensors
 from diffpref.core.errors import ConfigError
-from diffpref.schedules import DiscreteSchedule
+from diffpref.schedules import Schedule
 
 __all__ = ["Dropped", "drop_prompts", "forward_rows", "join_draws"]
 
@@ -41,7 +41,7 @@ def drop_prompts(batch: Batch, context: Context, probability: float, dropped_as:
 
 
 def forward_rows(
-    schedule: DiscreteSchedule,
+    schedule: Schedule,
     groups: Mapping[str, tuple[Tensor, Tensor, Tensor]],
     timesteps: Tensor,
     conditioning: Conditioning,
@@ -53,7 +53,7 @@ def forward_rows(
         schedule: alphas and the prediction type.
         groups: name -> (clean latents, noise of the target, noise of the input), (B, C, H, W) each; for ``list``
             (B, K, C, H, W) each.
-        timesteps: (B,) int64, the same for all groups and for every candidate of a list.
+        timesteps: (B,) int64, of a flow levels, the same for all groups and for every candidate of a list.
         conditioning: B rows, the same for all groups.
         columns: handed on, with the timesteps; where ``list_mask`` is 0, a list has no row.
     """

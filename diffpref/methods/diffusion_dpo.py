@@ -17,8 +17,10 @@ from torch import Tensor
 from diffpref.config import Section
 from diffpref.core.annotations import NonNegative, Probability
 from diffpref.core.contracts import Batch, Context, RoleSpec, Rows
+from diffpref.core.errors import ConfigError
 from diffpref.methods import registry
 from diffpref.methods._forward import Dropped, drop_prompts, forward_rows
+from diffpref.schedules import FlowSchedule
 
 __all__ = ["DiffusionDPO"]
 
@@ -67,6 +69,10 @@ class DiffusionDPO(Section):
         """Noise both images of each pair (official code, steps 4 to 7)."""
         chosen, rejected = batch.media["chosen"], batch.media["rejected"]
         schedule = context.family.schedule
+        if self.timestep_rule != "uniform" and isinstance(schedule, FlowSchedule):
+            raise ConfigError(
+                f"method.timestep_rule: '{self.timestep_rule}' is for chains; a flow takes likelihood.timesteps"
+            )
         uniform = context.family.sample_timesteps(context.random.uniform("timestep", batch.keys))
         timesteps = self._timesteps(uniform, schedule.num_train_timesteps).to(chosen.device)
         if self.timestep_rule == "turbo":

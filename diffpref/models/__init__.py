@@ -41,7 +41,7 @@ def open_family(model: Model, *parts: str) -> Any:
         ConfigError: unknown family.
         ModelError: nothing that can be loaded safely lies there.
     """
-    return load_family(
+    family = load_family(
         model.family,
         model.path,
         **({"parts": parts} if parts else {}),
@@ -50,6 +50,9 @@ def open_family(model: Model, *parts: str) -> Any:
         variant=model.variant,
         allow_pickle=model.allow_pickle,
     )
+    if model.max_sequence_length is not None:
+        family.settle_length(model.max_sequence_length)
+    return family
 
 
 def __getattr__(name: str) -> Any:

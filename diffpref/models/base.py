@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from diffpref.config import Scorer
+from diffpref.config import Likelihood, Scorer
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
@@ -95,6 +95,22 @@ class ModelFamily(ABC):
             rows: the question.
             wanted: quantities that the objectives name, where the answer depends on it.
             trained: whether the role that asks is trained, and so has the heads that are.
+        """
+
+    def settle_length(self, max_sequence_length: int) -> None:
+        """Take another number of tokens of a long text encoder than the pipeline's usual.
+
+        Raises:
+            ConfigError: the family has no such encoder.
+        """
+        raise ConfigError(f"model.max_sequence_length: '{self.name}' has no T5 whose prompts could be longer; leave it")
+
+    def settle_path(self, settings: Likelihood, resolution: int | None) -> None:  # noqa: B027 - most have no path
+        """Fix where training draws timesteps, and the noise schedule where that depends on the size of pictures.
+
+        Args:
+            settings: the recipe's.
+            resolution: of the pictures, pixels; None: the model's own.
         """
 
     def settle(self, wanted: frozenset[str], scorer: Scorer, random: Random, size: int = 1) -> ModelFamily:

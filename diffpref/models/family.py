@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
+from diffpref.config import Likelihood
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning, Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError
@@ -25,7 +26,7 @@ from diffpref.models.gates import recompute
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.models.precision import DTYPES
 from diffpref.models.sharding import whole_network
-from diffpref.schedules import DiscreteSchedule
+from diffpref.schedules import Density, DiscreteSchedule, FlowSchedule, Schedule
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
 
@@ -48,12 +49,12 @@ class TextEncoder:
     tokenizer: Any
     model: Network
 
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """Return (N, T) token ids, padded and truncated to the encoder's length."""
+    def tokens(self, prompts: Sequence[str], length: int | None = None) -> Tensor:
+        """Return (N, T) token ids, padded and truncated to a length, by default the encoder's own."""
         encoded = self.tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=length or self.tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )
@@ -71,28 +72,35 @@ class DenoiserFamily(ModelFamily):
         network: the denoiser.
         vae: always float32; SDXL's overflows in half precision.
         texts: tokenizers with their encoders, in the order in which the pipeline names them.
-        sample_size: side of the latents that the denoiser was made for; known even where it is not loaded.
+        config: the denoiser's, known even where it is not loaded.
         settings: the pipeline's own, from ``model_index.json``.
+        density: where on the path training draws timesteps.
     """
 
     path: str
-    schedule: DiscreteSchedule
+    schedule: Schedule
     scheduler_config: Mapping[str, Any]
     network: Network = None
     vae: AutoencoderKL | None = None
     texts: tuple[TextEncoder, ...] = ()
-    sample_size: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
+    density: Density = field(default_factory=Density)
 
     likelihood: ClassVar[str] = "denoising"
     samples: ClassVar[str] = "images"
     hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    network_class: ClassVar[type[Any]] = UNet2DConditionModel
+    network_part: ClassVar[str] = "unet"
+    """What the stock pipeline calls the denoiser, and its folder."""
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
+    optional_texts: ClassVar[frozenset[str]] = frozenset()
+    """Text parts that a checkpoint may lack without saying so."""
     size_tensors: ClassVar[frozenset[str]] = frozenset()
     """Conditioning that tells sizes and not what the prompt says: it stays where the prompt is dropped."""
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0")
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
     unit_dims: ClassVar[tuple[int, ...]] = ()
@@ -127,26 +135,38 @@ class DenoiserFamily(ModelFamily):
         options: dict[str, Any] = {"revision": revision, "variant": variant, "allow_pickle": allow_pickle}
         settings = load_settings(folder, "", "model_index.json", revision=revision)
         scheduler = load_settings(folder, "scheduler", "scheduler_config.json", revision=revision)
-        unet = load_settings(folder, "unet", "config.json", revision=revision)
-        check_kind(path, unet, cls.name, cls.added_embedding)
-        family = cls(
-            path,
-            DiscreteSchedule.from_config(scheduler),
-            scheduler,
-            sample_size=unet.get("sample_size"),
-            settings=settings,
-            revision=revision,
-        )
+        config = load_settings(folder, cls.network_part, "config.json", revision=revision)
+        cls.check(path, config)
+        family = cls(path, cls.read_schedule(scheduler), scheduler, config=config, settings=settings, revision=revision)
         dtype = DTYPES[precision]
         if "network" in parts:
-            family.network = freeze(load_component(UNet2DConditionModel, folder, "unet", dtype=dtype, **options))
+            network = load_component(cls.network_class, folder, cls.network_part, dtype=dtype, **options)
+            family.network = freeze(network)
         if "vae" in parts:
             family.vae = freeze(load_component(AutoencoderKL, folder, "vae", dtype=torch.float32, **options))
         if "text" in parts:
-            # a part that the index names as null is one that this checkpoint does without
-            present = [name for name in cls.text_parts if settings.get(name) != [None, None]]
+            present = [name for name in cls.text_parts if cls._has_text(settings, name)]
             family.texts = tuple(cls._load_text(folder, name, dtype=dtype, **options) for name in present)
         return family
+
+    @classmethod
+    def check(cls, path: str, config: Mapping[str, Any]) -> None:
+        """Refuse a denoiser of another kind.
+
+        Raises:
+            ModelError: its class, or what it is told besides a prompt, is another family's.
+        """
+        check_kind(path, config, cls.name, cls.network_class.__name__, cls.added_embedding)
+
+    @classmethod
+    def read_schedule(cls, config: Mapping[str, Any]) -> Schedule:
+        """Return the noise schedule that a checkpoint's scheduler config describes."""
+        return DiscreteSchedule.from_config(config)
+
+    @classmethod
+    def _has_text(cls, settings: Mapping[str, Any], name: str) -> bool:
+        """Whether a checkpoint has a text part: one that its index names as null it does without."""
+        return settings.get(name, [None, None] if name in cls.optional_texts else None) != [None, None]
 
     @classmethod
     def _load_text(cls, folder: str, name: str, **options: Any) -> TextEncoder:
@@ -258,9 +278,25 @@ class DenoiserFamily(ModelFamily):
         return self.schedule.num_train_timesteps
 
     def sample_timesteps(self, u: Tensor) -> Tensor:
-        """Turn (N,) uniform numbers into (N,) int64 timesteps, 0 .. num_train_timesteps - 1."""
-        last = self.schedule.num_train_timesteps - 1
-        return (u * (last + 1)).long().clamp(max=last)
+        """Turn (N,) uniform numbers into (N,) timesteps: of a chain int64, of a flow noise levels."""
+        return self.schedule.draw(self.density(u))
+
+    def schedule_at(self, resolution: int) -> Schedule:
+        """Return the schedule of square pictures of a size, in pixels: of some flows the shift depends on it."""
+        return self.schedule
+
+    def settle_path(self, settings: Likelihood, resolution: int | None) -> None:
+        flow = isinstance(self.schedule, FlowSchedule)
+        if flow:
+            self.schedule = self.schedule_at(resolution or self.native_resolution())
+        kind = settings.timesteps
+        kind = ("logit_normal" if flow else "uniform") if kind == "auto" else kind
+        self.density = Density(kind, settings.logit_mean, settings.logit_std, settings.mode_scale)
+
+    @property
+    def text_settings(self) -> Mapping[str, Any]:
+        """What besides the encoders and the prompt decides on what `encode_prompt` returns."""
+        return {}
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return the noised latents, (N, C, H, W)."""
@@ -272,12 +308,15 @@ class DenoiserFamily(ModelFamily):
 
     def native_resolution(self) -> int:
         """Return the side in pixels of the square pictures that the denoiser was made for."""
-        size = self.sample_size or getattr(getattr(self.network, "config", None), "sample_size", None)
+        size = self.config.get("sample_size") or getattr(getattr(self.network, "config", None), "sample_size", None)
         return int(size) * self.vae_factor() if size else self.default_resolution
 
     def vae_factor(self) -> int:
-        """Return how many pixels a side of a latent cell spans."""
-        return 2 ** (len(self._needed("vae", self.vae).config.block_out_channels) - 1)
+        """Return how many pixels a side of a latent cell spans; known even where the VAE is not loaded."""
+        if self.vae is not None:
+            return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config = load_settings(resolve(self.path), "vae", "config.json", revision=self.revision)
+        return 2 ** (len(config["block_out_channels"]) - 1)
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Return (C, H, W) of the latents of a square image."""
@@ -308,20 +347,25 @@ class DenoiserFamily(ModelFamily):
 
     def read_lora(self, network: Network, path: str, name: str) -> int:
         pipeline: Any = self.pipeline_class
-        weights, alphas, metadata = pipeline.lora_state_dict(
-            path, use_safetensors=True, return_lora_metadata=True, unet_config=network.config
+        prefix = self.network_part
+        options = {"unet_config": network.config} if prefix == "unet" else {}
+        # diffusers hands on alphas of UNets only
+        weights, *alphas, metadata = pipeline.lora_state_dict(
+            path, use_safetensors=True, return_lora_metadata=True, **options
         )
-        prefix = pipeline.unet_name
         if odd := sorted(key for key in weights if not key.startswith(f"{prefix}.")):
             raise ModelError(f"{path}: adapts more than the denoiser, the first is {odd[0]}; text encoders stay as is")
-        network.load_lora_adapter(weights, prefix=prefix, network_alphas=alphas, adapter_name=name, metadata=metadata)
+        told = {"network_alphas": alphas[0] if alphas else None, "metadata": metadata}
+        network.load_lora_adapter(weights, prefix=prefix, adapter_name=name, **told)
         return sum(tensor.numel() for tensor in weights.values())
 
     def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
         pipeline: Any = self.pipeline_class
         # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too;
         # without the metadata diffusers takes alpha = rank, and the picture is another one
-        pipeline.save_lora_weights(folder, unet_lora_layers=dict(state), unet_lora_adapter_metadata=dict(settings))
+        part = self.network_part
+        named = {f"{part}_lora_layers": dict(state), f"{part}_lora_adapter_metadata": dict(settings)}
+        pipeline.save_lora_weights(folder, **named)
 
     def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
         (network if state is None else whole_network(network, state)).save_pretrained(folder)
@@ -342,16 +386,16 @@ class DenoiserFamily(ModelFamily):
 
     @classmethod
     def usage(cls, load: str, folder: str) -> str:
-        pipeline = cls.pipeline_class.__name__
+        pipeline, network = cls.pipeline_class.__name__, cls.network_class.__name__
         if folder == "lora":
             return (
                 f"from diffusers import {pipeline}\n\npipe = {pipeline}.from_pretrained({load})\n"
                 f'pipe.load_lora_weights("{folder}")'
             )
         return (
-            f"from diffusers import {pipeline}, UNet2DConditionModel\n\n"
-            f'unet = UNet2DConditionModel.from_pretrained("{folder}")\n'
-            f"pipe = {pipeline}.from_pretrained({load}, unet=unet)"
+            f"from diffusers import {pipeline}, {network}\n\n"
+            f'{cls.network_part} = {network}.from_pretrained("{folder}")\n'
+            f"pipe = {pipeline}.from_pretrained({load}, {cls.network_part}={cls.network_part})"
         )
 
     @abstractmethod

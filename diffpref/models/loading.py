@@ -105,18 +105,21 @@ def _refuse_code(file: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_kind(path: str, config: Mapping[str, Any], family: str, expected: str | None) -> None:
+def check_kind(path: str, config: Mapping[str, Any], family: str, kind: str, expected: str | None) -> None:
     """Refuse a denoiser that is another family's.
 
     Args:
         path: for the message.
         config: the denoiser's.
         family: registry name.
+        kind: name of the family's class of denoisers.
         expected: the family's ``addition_embed_type``.
 
     Raises:
-        ModelError: the denoiser's ``addition_embed_type`` is another.
+        ModelError: the denoiser's class or ``addition_embed_type`` is another.
     """
+    if (found := config.get("_class_name", kind)) != kind:
+        raise ModelError(f"model.family: '{family}' does not fit {path}, whose denoiser is a {found}, not a {kind}")
     given = config.get("addition_embed_type")
     if given != expected:
         what = _KINDS.get(given, f"a '{given}'")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from diffpref.models.clip_towers import Towers
 from diffpref.models.loading import freeze
 
-__all__ = ["tiny_clip", "tiny_scheduler", "tiny_tokenizer", "tiny_vae"]
+__all__ = ["tiny_clip", "tiny_scheduler", "tiny_t5", "tiny_tokenizer", "tiny_vae"]
 
 
 def tiny_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
@@ -44,6 +53,18 @@ def tiny_clip(seed: int = 0) -> tuple[Towers, CLIPModel]:
     size = {"height": 16, "width": 16}
     processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
     return Towers(tokenizer, processor, 16), freeze(CLIPModel(config))
+
+
+def tiny_t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:
+    """Return a T5 tokenizer of single letters and an encoder of some width."""
+    words = ["<pad>", "</s>", "<unk>", *map(chr, range(33, 127)), "\u2581"]
+    letters = Tokenizer(models.Unigram([(word, 0.0) for word in words], unk_id=2))
+    letters.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = T5TokenizerFast(tokenizer_object=letters, extra_ids=0, model_max_length=32)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2, is_encoder_decoder=False
+    )
+    return tokenizer, freeze(T5EncoderModel(config))
 
 
 def tiny_vae() -> AutoencoderKL:

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffpref.core.contracts import Conditioning, Role, Rows
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.models.family import DenoiserFamily
-from diffpref.schedules import ddim_landings, ddim_step, ddim_timesteps, dpmpp_2m_step, dpmpp_2m_timesteps
+from diffpref.schedules import DiscreteSchedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
 
 __all__ = ["Sampler", "SamplerSettings", "sample_latents"]
 
@@ -32,7 +32,7 @@ class SamplerSettings:
     Args:
         num_inference_steps: denoiser calls per picture (each with twice the rows under guidance).
         guidance_scale: classifier-free guidance; 1 or less runs without.
-        solver: ``ddim`` or ``dpmpp_2m``, both deterministic.
+        solver: ``ddim`` (of a flow: Euler's steps) or ``dpmpp_2m``, both deterministic.
         resolution: pixels of the square picture; None takes the family's.
         batch_size: pictures per call.
     """
@@ -64,10 +64,14 @@ def sample_latents(
     settings: SamplerSettings,
 ) -> Tensor:
     """Denoise (N, C, H, W) standard normal latents under N rows of conditioning; ``negative`` may have one row."""
-    schedule, guided = family.schedule, settings.guidance_scale > 1
+    schedule = family.schedule_at(latents.shape[-1] * family.vae_factor())
+    guided = settings.guidance_scale > 1
     if settings.solver == "ddim":
-        timesteps = ddim_timesteps(schedule, settings.num_inference_steps)
-        landings = ddim_landings(schedule, timesteps)
+        timesteps, landings = ddim_path(schedule, settings.num_inference_steps)
+    elif not isinstance(schedule, DiscreteSchedule):
+        raise ConfigError(
+            f"solver: '{settings.solver}' is for chains of timesteps; flows take ddim, which is Euler's step"
+        )
     else:
         timesteps = dpmpp_2m_timesteps(schedule, settings.num_inference_steps)
         landings = torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
@@ -77,8 +81,8 @@ def sample_latents(
         rows_conditioning = Conditioning.concatenate([negatives, conditioning])
     earlier: tuple[Tensor, Tensor] | None = None
     for here, landing in zip(timesteps.tolist(), landings.tolist(), strict=True):
-        now = torch.full((len(latents),), here, device=latents.device)
-        after = torch.full((len(latents),), landing, device=latents.device)
+        now = timesteps.new_full((len(latents),), here).to(latents.device)
+        after = landings.new_full((len(latents),), landing).to(latents.device)
         copies = 2 if guided else 1
         inputs = {"noisy": torch.cat([latents] * copies), "timesteps": torch.cat([now] * copies)}
         prediction = role(Rows("denoising", inputs, rows_conditioning, groups={}))["prediction"].float()
@@ -88,6 +92,7 @@ def sample_latents(
         if settings.solver == "ddim":
             latents = ddim_step(schedule, prediction, latents, now, after)
             continue
+        assert isinstance(schedule, DiscreteSchedule)
         clean = schedule.to_clean(prediction, latents, now)
         latents = dpmpp_2m_step(schedule, clean, latents, now, after, *(earlier or (None, None)))
         earlier = (clean, now)

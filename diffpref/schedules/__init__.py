@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from diffpref.schedules.base import PREDICTION_TYPES, PredictionType, Schedule
+from diffpref.schedules.density import Density, DensityKind
 from diffpref.schedules.discrete import DiscreteSchedule
-from diffpref.schedules.flow import FlowSchedule
+from diffpref.schedules.flow import DynamicShift, FlowSchedule
 from diffpref.schedules.steps import (
     SPACINGS,
     ddim_landings,
+    ddim_path,
     ddim_step,
     ddim_timesteps,
     dpmpp_2m_step,
@@ -28,7 +30,10 @@ from diffpref.schedules.stochastic import (
 __all__ = [
     "PREDICTION_TYPES",
     "SPACINGS",
+    "Density",
+    "DensityKind",
     "DiscreteSchedule",
+    "DynamicShift",
     "FlowSchedule",
     "FlowStep",
     "PredictionType",
@@ -37,6 +42,7 @@ __all__ = [
     "dance_sde_step",
     "ddim_distribution",
     "ddim_landings",
+    "ddim_path",
     "ddim_std",
     "ddim_step",
     "ddim_timesteps",

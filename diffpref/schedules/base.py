@@ -48,6 +48,10 @@ class Schedule(ABC):
         up to a constant that policy and reference share. At the first timestep k is infinite.
         """
 
+    @abstractmethod
+    def draw(self, place: Tensor) -> Tensor:
+        """Turn places in [0, 1), such as draws of a `Density`, into timesteps of training, shaped alike."""
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Return the signal-to-noise ratio ``alpha^2 / sigma^2``, float64, shaped like ``timesteps``."""
         return (self.alpha(timesteps) / self.sigma(timesteps)).square()

@@ -87,6 +87,11 @@ class DiscreteSchedule(Schedule):
         """Return the factor of the noise, float64, shaped like ``timesteps``."""
         return (1 - self.level(timesteps)).sqrt()
 
+    def draw(self, place: Tensor) -> Tensor:
+        """Return int64 timesteps, 0 .. num_train_timesteps - 1; place 0 is timestep 0."""
+        last = self.num_train_timesteps - 1
+        return (place * (last + 1)).long().clamp(max=last)
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Return the signal-to-noise ratio, float64, shaped like ``timesteps``."""
         level = self.level(timesteps)

@@ -6,9 +6,19 @@ import torch
 from torch import Tensor
 
 from diffpref.core.errors import ConfigError, suggest
+from diffpref.schedules.base import Schedule
 from diffpref.schedules.discrete import DiscreteSchedule
+from diffpref.schedules.flow import FlowSchedule
 
-__all__ = ["SPACINGS", "ddim_landings", "ddim_step", "ddim_timesteps", "dpmpp_2m_step", "dpmpp_2m_timesteps"]
+__all__ = [
+    "SPACINGS",
+    "ddim_landings",
+    "ddim_path",
+    "ddim_step",
+    "ddim_timesteps",
+    "dpmpp_2m_step",
+    "dpmpp_2m_timesteps",
+]
 
 SPACINGS = ("leading", "trailing", "linspace")
 
@@ -47,8 +57,26 @@ def ddim_landings(schedule: DiscreteSchedule, timesteps: Tensor) -> Tensor:
     return (timesteps - schedule.num_train_timesteps // len(timesteps)).clamp(min=-1)
 
 
+def ddim_path(schedule: Schedule, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Return where DDIM's steps begin and where they land, (num_steps,) each.
+
+    On a chain: `ddim_timesteps` and `ddim_landings`. On a flow: `FlowSchedule.grid`, each level landing on the next and
+    the last on 0; there a DDIM step is Euler's step of the flow's equation, ``x + (t' - t) * prediction``.
+
+    Raises:
+        ConfigError: too few or too many steps, or a schedule of another kind.
+    """
+    if isinstance(schedule, FlowSchedule):
+        levels = schedule.grid(num_steps)
+        return levels, torch.cat([levels[1:], levels.new_zeros(1)])
+    if isinstance(schedule, DiscreteSchedule):
+        timesteps = ddim_timesteps(schedule, num_steps)
+        return timesteps, ddim_landings(schedule, timesteps)
+    raise ConfigError(f"no DDIM steps are known for a {type(schedule).__name__}")
+
+
 def ddim_step(
-    schedule: DiscreteSchedule, prediction: Tensor, noisy: Tensor, timesteps: Tensor, next_timesteps: Tensor
+    schedule: Schedule, prediction: Tensor, noisy: Tensor, timesteps: Tensor, next_timesteps: Tensor
 ) -> Tensor:
     """Take one deterministic DDIM step (Song et al., arXiv:2010.02502, eq. 12 with sigma 0).
 
@@ -56,8 +84,8 @@ def ddim_step(
         schedule: alphas, and what the prediction is.
         prediction: (B, ...) of the network.
         noisy: (B, ...) sample at ``timesteps``.
-        timesteps: (B,) int64.
-        next_timesteps: (B,) int64, where to land; -1 is the clean end. Larger than ``timesteps``: inversion.
+        timesteps: (B,) int64, of a flow floating-point levels.
+        next_timesteps: (B,) where to land; the clean end is -1, of a flow 0. Larger than ``timesteps``: inversion.
 
     Returns:
         (B, ...) sample at ``next_timesteps``, in the dtype of ``noisy``.

@@ -139,6 +139,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     family: ModelFamily = open_family(recipe.model, "network")
     size = len(recipe.data.aspects) if "scores" in plan.wanted["policy"] else recipe.adapter.head_size
     family = family.settle(plan.wanted["policy"], recipe.scorer, random, size).to(machine.device)
+    family.settle_path(recipe.likelihood, recipe.data.resolution)
     family.even = batches.encoder.even or bool(recipe.model.compile)
     if family.likelihood == "tokens" and machine.sharding is not None:
         raise ConfigError("language models are not spread over processes yet; launch without FSDP")
