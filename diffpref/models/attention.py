@@ -39,8 +39,10 @@ def set_attention(network: Network, backend: str) -> str:
         from diffpref.models.packing import attach
 
         return "rows" if attach(network) else "native"
-    from diffusers.models.attention_processor import AttnProcessor2_0
+    from diffusers.models.attention_processor import AttnProcessor2_0, JointAttnProcessor2_0
 
+    # of two streams, text and image, for transformers of SD3's kind
+    joint = any("Joint" in name for name in attention_names(network))
     if backend == "xformers":
         try:
             network.enable_xformers_memory_efficient_attention()
@@ -50,7 +52,7 @@ def set_attention(network: Network, backend: str) -> str:
             if importlib.util.find_spec("xformers") is None:
                 reason = "not installed; pip install 'diffpref[xformers]'"
             logger.warning("attention: xformers is not usable here (%s); using native", reason)
-    network.set_attn_processor(AttnProcessor2_0())
+    network.set_attn_processor(JointAttnProcessor2_0() if joint else AttnProcessor2_0())
     return "native"
 
 

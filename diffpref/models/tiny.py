@@ -67,7 +67,7 @@ def tiny_t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:
     return tokenizer, freeze(T5EncoderModel(config))
 
 
-def tiny_vae() -> AutoencoderKL:
+def tiny_vae(shift_factor: float | None = None) -> AutoencoderKL:
     """Return an AutoencoderKL that turns 64 pixels into 8 x 8 latents."""
     return AutoencoderKL(
         block_out_channels=(4, 8, 8, 8),
@@ -76,4 +76,5 @@ def tiny_vae() -> AutoencoderKL:
         norm_num_groups=4,
         latent_channels=4,
         sample_size=64,
+        shift_factor=shift_factor,
     )

@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffpref.core.errors import ConfigError
 from diffpref.schedules import (
     SPACINGS,
+    Density,
     DiscreteSchedule,
     FlowSchedule,
     Schedule,
     ddim_landings,
+    ddim_path,
     ddim_step,
     ddim_timesteps,
     dpmpp_2m_step,
@@ -241,3 +244,91 @@ def test_the_schedules_import_no_model_library() -> None:
     code = "import sys, diffpref.schedules, diffpref.likelihood; print('diffusers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# ---------------------------------------------------------------- flows
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+def test_a_flows_table_is_that_of_diffusers(shift: float) -> None:
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    schedule = FlowSchedule.from_config(theirs.config)
+    places = torch.arange(1000, dtype=torch.float64) / 1000  # SD3's index / 1000
+    torch.testing.assert_close(schedule.draw(places).float(), theirs.sigmas[:1000], rtol=0, atol=1e-6)
+    for steps in (1, 7, 50):
+        theirs.set_timesteps(steps)
+        torch.testing.assert_close(schedule.grid(steps).float(), theirs.sigmas[:-1], rtol=0, atol=1e-6)
+
+
+def test_published_numbers_of_shift_3() -> None:
+    schedule = FlowSchedule(shift=3.0)
+    drawn = schedule.draw(torch.tensor([0.0, 0.001, 0.25, 0.5, 0.75, 0.999], dtype=torch.float64))
+    expected = torch.tensor([1.0, 0.9996664, 0.9, 0.75, 0.5, 0.0029940], dtype=torch.float64)
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_a_dynamic_shift_is_that_of_diffusers(kind: str) -> None:
+    theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    schedule = FlowSchedule.from_config(theirs.config)
+    for tokens in (256, 1024, 4096):
+        mu = 0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256)
+        theirs.set_timesteps(9, mu=mu)
+        torch.testing.assert_close(schedule.at(tokens).grid(9).float(), theirs.sigmas[:-1], rtol=0, atol=1e-6)
+    assert FlowSchedule(shift=3.0).at(4096) == FlowSchedule(shift=3.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "DDIMScheduler"}, "DDIMScheduler is no flow-matching scheduler"),
+        ({"use_karras_sigmas": True}, "scheduler.use_karras_sigmas: True is not supported"),
+        ({"shift_terminal": 0.1}, "scheduler.shift_terminal: 0.1 is not supported"),
+        ({"shift": 0}, "scheduler.shift: must be > 0, got 0"),
+    ],
+)
+def test_other_flows_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FlowSchedule.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "density", [Density(), Density("logit_normal", 0.5, 0.8), Density("mode"), Density("mode", mode_scale=-0.5)]
+)
+def test_a_density_is_drawn_by_its_quantiles(density: Density) -> None:
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    drawn = density(u)
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    steps = drawn.diff()
+    assert bool((steps > 0).all()) or bool((steps < 0).all())
+    if density.kind == "logit_normal":
+        logits = torch.logit(drawn)
+        assert logits.mean() == pytest.approx(0.5, abs=1e-3) and logits.std() == pytest.approx(0.8, abs=2e-3)
+    if density.kind == "mode":  # as diffusers' compute_density_for_timestep_sampling
+        expected = 1 - u - density.mode_scale * (torch.cos(torch.pi * u / 2) ** 2 - 1 + u)
+        torch.testing.assert_close(drawn, expected)
+
+
+def test_a_density_never_gives_more_than_noise_nor_less_than_nothing() -> None:
+    edges = torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64)
+    for kind in ("uniform", "logit_normal", "mode"):
+        levels = FlowSchedule(shift=3.0).draw(Density(kind)(edges))
+        assert bool(((levels >= 0) & (levels <= 1)).all()) and bool(levels.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({"logit_std": 0.0}, "logit_std"), ({"mode_scale": 2.0}, "mode_scale")]
+)
+def test_densities_that_are_none_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Density("mode", **values)
+
+
+def test_a_ddim_step_of_a_flow_is_eulers() -> None:
+    schedule, generator = FlowSchedule(shift=3.0), torch.Generator().manual_seed(0)
+    noisy, velocity = torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 4, 4, generator=generator)
+    levels, landings = ddim_path(schedule, 5)
+    assert landings.tolist() == [*levels[1:].tolist(), 0.0] and float(levels[0]) == 1.0
+    here, there = levels[1].expand(2), levels[2].expand(2)
+    stepped = ddim_step(schedule, velocity, noisy, here, there)
+    torch.testing.assert_close(stepped, noisy + float(levels[2] - levels[1]) * velocity, rtol=0, atol=1e-6)

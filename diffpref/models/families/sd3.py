@@ -53,7 +53,7 @@ class StableDiffusion3(DenoiserFamily):
     max_sequence_length: int = USUAL_LENGTH
 
     @classmethod
-    def tiny(cls, seed: int = 0, t5: bool = False) -> StableDiffusion3:
+    def tiny(cls, seed: int = 0, t5: bool = True) -> StableDiffusion3:
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
         config = CLIPTextConfig(
@@ -87,9 +87,9 @@ class StableDiffusion3(DenoiserFamily):
         return cls(
             "tiny",
             FlowSchedule.from_config(scheduler.config),
-            dict(scheduler.config),
+            {**scheduler.config, "_class_name": type(scheduler).__name__},
             freeze(network),
-            freeze(tiny_vae()),
+            freeze(tiny_vae(shift_factor=0.0609)),
             tuple(texts),
             config=dict(network.config),
         )
