@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -57,10 +56,8 @@ def tiny_clip(seed: int = 0) -> tuple[Towers, CLIPModel]:
 
 def tiny_t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:
     """Return a T5 tokenizer of single letters and an encoder of some width."""
-    words = ["<pad>", "</s>", "<unk>", *map(chr, range(33, 127)), "\u2581"]
-    letters = Tokenizer(models.Unigram([(word, 0.0) for word in words], unk_id=2))
-    letters.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer = T5TokenizerFast(tokenizer_object=letters, extra_ids=0, model_max_length=32)
+    words = ["<pad>", "</s>", "<unk>", "\u2581", *map(chr, range(33, 127))]
+    tokenizer = T5TokenizerFast(vocab=[(word, 0.0) for word in words], extra_ids=0, model_max_length=32)
     config = T5Config(
         vocab_size=len(tokenizer), d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2, is_encoder_decoder=False
     )
