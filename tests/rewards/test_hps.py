@@ -145,10 +145,6 @@ def test_scores_are_those_of_stock_open_clip(folder):
     images, texts = model.eval().encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
     assert torch.allclose(reward.score(PICTURES, PROMPTS), (images * texts).sum(dim=1), atol=1e-6)
     assert reward.info.pair_scale == pytest.approx(float(model.logit_scale.exp()))
-    constants = [b for b in reward.encoder.encode_images.__closure__ or () if hasattr(b.cell_contents, "attn_mask")]
-    (network,) = [cell.cell_contents for cell in constants]
-    assert torch.equal(network.attn_mask, model.attn_mask)
-    assert not any(tensor.is_meta for tensor in [*network.parameters(), *network.buffers()])
 
 
 def test_weights_in_half_precision_are_no_reason_to_doubt_the_activation(folder, tmp_path):
