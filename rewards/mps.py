@@ -3,9 +3,10 @@
 All tokens of picture and text are projected; the picture's attend to those tokens of the text that the condition's
 words are about; the score is ``exp(logit_scale)`` times the cosine of the text with the picture's first token after it.
 
-The published file is a whole module that was pickled, which weights-only loading cannot open: write its state dict
-once, in its authors' environment, as safetensors. The parameters' names are inferred from the official code
-(``model.*`` as in transformers' CLIPModel, ``cross_model.*``); the file itself was not seen. Only weights trained on
+The authors' file, ``MPS_overall_checkpoint.pth``, is a whole module that was pickled, which weights-only loading cannot
+open: write its state dict once, in its authors' environment, as safetensors; or take the mirror on the hub, which
+others made. The parameters' names are inferred from the official code (``model.*`` as in transformers' CLIPModel,
+``cross_model.*``) and from the mirror's (the same below ``mps.``); neither file was seen. Only weights trained on
 overall preference are public.
 """
 
@@ -42,11 +43,12 @@ __all__ = ["BACKBONE_ID", "CONDITIONS", "PUBLISHED", "MultiDimensionalScore", "l
 FILE = "MPS_overall_checkpoint"
 PUBLISHED = Published(
     "mps",
-    "github.com/Kwai-Kolors/MPS",
-    (f"{FILE}.safetensors",),
+    "RE-N-Y/mpsv1",  # others' copy of the weights that github.com/Kwai-Kolors/MPS links to
+    ("*.safetensors",),
     "MIT of the code; none is stated for the weights",
-    on_hub=False,
 )
+PREFIX = "mps."
+"""What the mirror writes before the names."""
 BACKBONE_ID = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 CONDITIONS = {
     "overall": "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, hands, limbs, structure,"
@@ -59,7 +61,8 @@ CONDITIONS = {
 _SPARE = ("layers.*.1.fn.rotary_emb.inv_freq",)
 _CONVERT = (
     "the published MPS_overall_checkpoint.pth is a pickled module, which opens only by running code; where you trust"
-    f" it, save its state_dict() with safetensors in its authors' environment, as {FILE}.safetensors, names unchanged"
+    f" it, save its state_dict() with safetensors in its authors' environment, as {FILE}.safetensors, names unchanged;"
+    " or take the copy on the hub"
 )
 
 
@@ -188,11 +191,12 @@ def load_mps(
     """Load MPS; scores lie in -100..100 and are typically near 10. P(a better than b) is the sigmoid of the difference.
 
     Args:
-        path: ``MPS_overall_checkpoint.safetensors``, or a folder with it: the state dict of the published module.
+        path: a safetensors file with the state dict of the published module, a folder with it (as
+            ``MPS_overall_checkpoint.safetensors`` where there are several), or the mirror's hub id.
         condition: one of `CONDITIONS`, or words of your own.
         threshold: of `condition_mask`: 0.3 in the official evaluation scripts, 0.01 in the model's class.
         backbone: folder or hub id of CLIP's configuration, tokenizer and image processor; default: the folder where it
-            has a ``config.json``, else `BACKBONE_ID`.
+            has a ``config.json`` and a ``preprocessor_config.json``, else `BACKBONE_ID`.
         device: where it runs.
         precision: of the networks; the mask and the cosine are always computed in float32.
         micro_batch: pictures that run at once.
@@ -206,10 +210,12 @@ def load_mps(
     if given is not None and (given.suffix in PICKLED or _only_pickled(given)):
         raise ModelError(f"{path}: {_CONVERT}; reward 'mps' reads {PUBLISHED}")
     found = PUBLISHED.find(path)
-    file = found if found.is_file() else PUBLISHED.file(found, PUBLISHED.files[0])
+    file = found if found.is_file() else _weights_in(found)
     if backbone is None:
-        backbone = str(file.parent) if (file.parent / "config.json").is_file() else BACKBONE_ID
+        backbone = str(file.parent) if _settings_in(file.parent) else BACKBONE_ID
     tensors = read_tensors(file)
+    if all(name.startswith(PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "cross_model": {}}
     for name, tensor in tensors.items():
         head, _, rest = name.partition(".")
@@ -227,7 +233,8 @@ def load_mps(
     model = _clip_of(parts["model"], backbone, file, precision)
     tokenizer = load_tokenizer(backbone, model.text_model.embeddings.token_embedding.num_embeddings)
     words = CONDITIONS.get(condition, condition)
-    told = f"{words}|{vocabulary_version(tokenizer)}|{_settings_of(backbone)}"
+    settings = "".join(sha256(file) for file in _settings_in(Path(backbone))) or backbone
+    told = f"{words}|{vocabulary_version(tokenizer)}|{settings}"
     asked = hashlib.sha256(told.encode()).hexdigest()[:8]
     parts_of_version = [content_version(file), f"{asked}>{threshold:g}", precision]
     info = RewardInfo(
@@ -251,10 +258,18 @@ def load_mps(
     )
 
 
-def _settings_of(backbone: str) -> str:
-    """Return what names CLIP's configuration and its framing of pictures."""
-    files = [Path(backbone) / name for name in ("config.json", "preprocessor_config.json")]
-    return "".join(sha256(file) for file in files) if all(file.is_file() for file in files) else backbone
+def _settings_in(folder: Path) -> list[Path]:
+    """Return the files of CLIP's configuration and of its framing of pictures; none where one is missing."""
+    files = [folder / name for name in ("config.json", "preprocessor_config.json")]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _weights_in(folder: Path) -> Path:
+    own = folder / f"{FILE}.safetensors"
+    files = [own] if own.is_file() else sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ModelError(f"{folder}: {len(files)} safetensors files, none of them {own.name}; name the file")
+    return files[0]
 
 
 def _only_pickled(folder: Path) -> bool:

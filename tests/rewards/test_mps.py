@@ -220,8 +220,22 @@ def test_parts_of_the_backbone_that_are_missing_are_named(folder, tmp_path, file
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / file).unlink() if content is None else (copy / file).write_text(content)
     with pytest.raises(DiffprefError, match=message) as caught:
-        rewards.load("mps", str(copy))
+        rewards.load("mps", str(copy), backbone=str(copy))
     assert "\n" not in str(caught.value)
+
+
+def test_the_mirrors_file_is_read_too_and_several_files_are_not_guessed_between(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    state = {f"mps.{name}": tensor for name, tensor in load_file(copy / FILE).items()}
+    (copy / FILE).unlink()
+    save_file(state, copy / "model.safetensors")
+    found = rewards.load("mps", str(copy)).score(pictures(2), sentences(2))
+    assert torch.equal(found, rewards.load("mps", str(folder)).score(pictures(2), sentences(2)))
+    shutil.copy(copy / "model.safetensors", copy / "other.safetensors")
+    with pytest.raises(ModelError, match=r"2 safetensors files, none of them MPS_overall_checkpoint.safetensors"):
+        rewards.load("mps", str(copy))
+    shutil.copy(folder / FILE, copy / FILE)
+    assert torch.equal(rewards.load("mps", str(copy)).score(pictures(2), sentences(2)), found)
 
 
 def test_the_published_sizes_are_read_off_the_tensors():
