@@ -51,13 +51,17 @@ _TASK = (
 )
 
 
-def default_template(mode: Mode, reading: Reading = "words", *, low: float = 1, high: float = 5) -> Template:
-    """Return the words with which a judge is asked where no others are given."""
+def default_template(
+    mode: Mode, reading: Reading = "words", *, low: float = 1, high: float = 5, label: str = "Score", tag: str = ""
+) -> Template:
+    """Return the words with which a judge is asked where no others are given; it is told how its answer is read."""
     words = reading == "words"
     if mode == "points":
         task = f"{{image}}\n{_TASK}How good a result is the picture, from {low:g} (useless) to {high:g} (perfect)? "
-        how = "Explain in a few sentences, then end with the line 'Score: ' and the number."
-        return Template(task + (how if words else "Answer with the number only."))
+        form = f"<{tag}>N</{tag}>" if tag else f"{label}: N" if label else ""
+        if not words or not form:
+            return Template(task + "Answer with the number only.")
+        return Template(f"{task}Explain in a few sentences, then end with '{form}', the number in place of N.")
     if mode == "pairs":
         task = f"Image 1:\n{{image}}\nImage 2:\n{{image}}\n{_TASK}Which of the two pictures is the better result? "
         how = (
@@ -157,7 +161,7 @@ def judge_of(
         "pairs": pair_verdict,
         "checklist": yes_or_no,
     }
-    words = template or default_template(mode, low=low, high=high)
+    words = template or default_template(mode, low=low, high=high, label=label, tag=tag)
     asking = _Asking(mode, "words", words, checklist, (low, high), both_orders, resize, log)
     named = version if mode != "points" else f"{version}+{f'<{tag}>' if tag else label}"
     return asking.judge(in_words("vlm_judge", say, lambda text: [readers[mode](text)]), named, licence)
@@ -229,7 +233,8 @@ def load_vlm_judge(
         ModelError: nothing that can be loaded safely lies there.
     """
     folder = PUBLISHED.find(path)
-    words = read_template("vlm_judge", template, default_template(mode, reading, low=low, high=high))
+    usual = default_template(mode, reading, low=low, high=high, label=label, tag=tag)
+    words = read_template("vlm_judge", template, usual)
     items = Checklist.read(checklist) if checklist else None
     vlm = open_vlm(
         "vlm_judge", folder, device=device, precision=precision, micro_batch=micro_batch, allow_pickle=allow_pickle

@@ -87,10 +87,19 @@ def test_raw_texts_are_kept_on_request(tmp_path: Path) -> None:
     assert "a blue sea" in lines[1]["question"] and lines[0]["version"] == judge.info.version
 
 
-def test_other_ways_to_say_a_number() -> None:
-    assert vlm_judge.judge_of(Voice(lambda p: "7"), label="", high=10).score([RED], ["a"]).item() == 7
-    assert vlm_judge.judge_of(Voice(lambda p: "<mark>7</mark>"), tag="mark", high=10).score([RED], ["a"]).item() == 7
-    assert vlm_judge.judge_of(Voice(lambda p: "Mark: 7"), label="Mark", high=10).score([RED], ["a"]).item() == 7
+@pytest.mark.parametrize(
+    ("options", "answer", "told"),
+    [
+        ({}, "Score: 7", "end with 'Score: N'"),
+        ({"label": "Mark"}, "Mark: 7", "end with 'Mark: N'"),
+        ({"tag": "mark"}, "<mark>7</mark>", "end with '<mark>N</mark>'"),
+        ({"label": ""}, "7", "Answer with the number only"),
+    ],
+)
+def test_a_judge_is_told_how_its_number_is_read(options: dict[str, Any], answer: str, told: str) -> None:
+    judge = vlm_judge.judge_of(Voice(lambda picture: answer), high=10, **options)
+    assert judge.score([RED], ["a"]).item() == 7
+    assert told in judge.template.text and "from 1 (useless) to 10 (perfect)" in judge.template.text
 
 
 def test_the_version_changes_with_everything_that_changes_numbers() -> None:
