@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from diffpref import rewards
-from diffpref.core.contracts import Candidate, Judge, Record
+from diffpref.core.contracts import Candidate, Judge, Record, RewardInfo
 from diffpref.core.errors import ConfigError, DataError
+from diffpref.data import score_of
 from diffpref.loops.asking import Asked, Nothing
+from diffpref.rewards.ensemble import Ensemble, Member
 from diffpref.words import instructions
 
 ONE = instructions("unseen", 1)[0]
@@ -92,3 +94,21 @@ def test_who_was_not_asked_says_nothing() -> None:
     for ask in (lambda: Nothing().scores, lambda: Nothing().beats(0, 1)):
         with pytest.raises(ConfigError, match="nobody was asked"):
             ask()
+
+
+class Length:
+    info = RewardInfo("length", "1", "none", (0.0, 99.0), media="text")
+
+    def score(self, media: Any, prompts: Any, metadata: Any = None) -> torch.Tensor:
+        return torch.tensor([float(len(item)) for item in media])
+
+
+def test_an_ensemble_is_asked_as_any_reward_and_its_verdict_is_the_sum() -> None:
+    judge = Ensemble([Member("words", rewards.load("words"), 2.0), Member("length", Length(), 0.1)])
+    ((scored, verdict),) = Asked(judge, "ensemble", pair_scale=3.0)([RECORD])
+    own = rewards.load("words").score(TEXTS, [str(ONE)] * 3).tolist()
+    expected = [2 * score + 0.1 * len(text) for score, text in zip(own, TEXTS, strict=True)]
+    assert verdict is not None and verdict.scores == pytest.approx(expected)
+    assert verdict.beats(0, 1) == pytest.approx(1 / (1 + math.exp(-3 * (expected[0] - expected[1]))))
+    assert [score_of(candidate, "ensemble") for candidate in scored.candidates] == verdict.scores
+    assert scored.candidates[0].scores[0].version == judge.info.version

@@ -262,3 +262,13 @@ def test_whole_networks_are_looped_over_and_extrapolated(tmp_path: Path) -> None
     last = load_recipe(folder(tmp_path, 2) / "run" / "config.yaml")
     assert last.model.path == str(folder(tmp_path, 1) / "next" / "model")
     assert losses(tmp_path, 2)[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_an_ensemble_may_be_the_judge(tmp_path: Path) -> None:
+    judge = {"ensemble": {"members": [{"words": {"weight": 2.0, "mean": 0.5}}]}}
+    output = tmp_path / "loop"
+    run_loop(recipe(output, "iterative_dpo", judge=judge, rounds=1, prompts="words:unseen:24"))
+    scores = [candidate.scores for record in store(output, 0) for candidate in record.candidates]
+    assert {score.name for told in scores for score in told} == {"ensemble"}
+    assert all(-1 <= score.value <= 1 for told in scores for score in told)
+    assert json.loads((output / "loop.json").read_text())["done"][0]["judge"]["mean"] < 1
