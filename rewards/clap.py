@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,7 +27,7 @@ __all__ = ["PUBLISHED", "ClapReward", "Windows", "load_clap", "quantised", "repe
 PUBLISHED = Published(
     "clap",
     "laion/clap-htsat-unfused",
-    ("config.json", "preprocessor_config.json", "tokenizer.json", "*.safetensors"),
+    ("config.json", "preprocessor_config.json", "tokenizer.json", "*.safetensors|*.bin"),
     "Apache-2.0",
 )
 """``laion/clap-htsat-fused`` is laid out alike. LAION's own files (``630k-audioset-best.pt`` and others) are of another
@@ -190,10 +188,7 @@ def load_clap(
     """
     from transformers import ClapFeatureExtractor, ClapModel
 
-    published = PUBLISHED
-    if allow_pickle and not (path and any(Path(path).glob("*.safetensors"))):
-        published = replace(PUBLISHED, files=(*PUBLISHED.files[:-1], "pytorch_model.bin"))
-    folder = str(published.find(path))
+    folder = str(PUBLISHED.find(path))
     model, found = open_network(
         "clap", ClapModel, folder, device=device, precision=precision, allow_pickle=allow_pickle
     )

@@ -177,7 +177,7 @@ def test_a_pickle_is_opened_only_with_leave(tmp_path):
     score = rewards.load("clap", str(tmp_path)).score([Sound(tone(500, RATE), RATE)], ["a hum"])
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"no file \*\.safetensors"):
+    with pytest.raises(ModelError, match="pickled weights only"):
         rewards.load("clap", str(tmp_path))
     again = rewards.load("clap", str(tmp_path), allow_pickle=True)
     assert torch.equal(again.score([Sound(tone(500, RATE), RATE)], ["a hum"]), score)

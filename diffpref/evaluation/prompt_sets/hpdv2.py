@@ -18,7 +18,7 @@ STYLES = ("anime", "concept-art", "paintings", "photo")
     "hpdv2",
     files=[f"{style}.json" for style in STYLES],
     origin="the hub's data set zhwang/HPDv2",
-    licence="Apache-2.0",
+    licence="none is stated on the card; the code is Apache-2.0",
     expected=3200,
     folder="benchmark",
 )
