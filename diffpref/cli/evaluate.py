@@ -13,169 +13,110 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpref.cli._arguments import Parser
+from diffpref.cli._evaluation import base_model, make_plan, output_folder, read_prompts, sampler_settings
 from diffpref.cli._reporting import tell_progress
 from diffpref.core.errors import ConfigError
 from diffpref.loops.judging import judges_and_facts, parse_reward
 from diffpref.loops.opening import load_model, make_sampler, pick_device
 
 if TYPE_CHECKING:
-    from diffpref.config import Model, Recipe
     from diffpref.evaluation.contenders import Contender
-    from diffpref.evaluation.plan import EvaluationPlan
+    from diffpref.evaluation.report import Pictures
     from diffpref.evaluation.standings import Standings
-    from diffpref.sampling import SamplerSettings
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw with all contenders, judge, and write the report; or make the report of an evaluation anew."""
-    arguments = _parser().read(argv)
+    given = _parser().read(argv)
+    command = shlex.join(["diffpref", "evaluate", *argv])
+    if given.again:
+        return _again(given, command)
+    for name, value in (("RUN", given.contenders), ("--prompts", given.prompts), ("--rewards", given.rewards)):
+        if not value:
+            raise ConfigError(f"{name}: must be given; 'diffpref evaluate --help' tells more")
+    named = [parse_reward(word) for word in given.rewards]
     tell_progress()
-    if arguments.again:
-        return _again(arguments, argv)
-    for name in ("contenders", "prompts", "rewards"):
-        if not getattr(arguments, name):
-            raise ConfigError(f"{'RUN' if name == 'contenders' else f'--{name}'} must be given; "
-                              "'diffpref evaluate --help' tells more")  # fmt: skip
-    named = [parse_reward(word) for word in arguments.rewards]
 
-    from diffpref.evaluation.contenders import parse_contenders
+    from diffpref.evaluation.contenders import BASE_CONTENDER, parse_contenders
+    from diffpref.evaluation.embedding import embedder_of
     from diffpref.evaluation.evaluating import base_of, evaluate
     from diffpref.evaluation.folder import EvaluationFolder
+    from diffpref.evaluation.measures import PROBES
     from diffpref.evaluation.measuring import Measures, Studio
     from diffpref.evaluation.placing import ContentDigests
+    from diffpref.models.attention import set_attention
 
     start = time.perf_counter()
-    contenders = parse_contenders(arguments.contenders)
+    contenders = parse_contenders(given.contenders)
+    if given.against not in (known := [one.name for one in (BASE_CONTENDER, *contenders)]):
+        raise ConfigError(f"--against: nobody is called '{given.against}'; known: {', '.join(known)}")
     recipe = base_of(contenders)
-    model = _base_model(arguments, recipe)
-    output = _output(arguments, contenders)
-    device = pick_device(arguments.device)
-    settings = _settings(arguments, recipe, model)
+    model = base_model(given.base, given.family, recipe)
+    output = output_folder(given.output, contenders)
+    found = read_prompts(given.prompts)
+    device = pick_device(given.device)
+    settings = sampler_settings(given, recipe, model)
     digest = ContentDigests(output / "digests.json").of_path(model.path, model.revision)
-    plan = _plan(arguments, model, settings, digest, device)
+    folder = EvaluationFolder(output, make_plan(given, found, model, settings, digest, device))
     judges, facts = judges_and_facts(named, device)
-    folder = EvaluationFolder(output, plan)
     studio = Studio(
         folder,
         lambda: load_model(model, device),
         lambda family: make_sampler(family, settings, model.precision),
-        arguments.batch_size,
+        given.batch_size,
+        lambda network: set_attention(network, model.attention),
     )
     standings = evaluate(
         contenders,
         studio,
-        Measures(judges, facts),
+        Measures(judges, facts, PROBES, embedder_of(judges)),
         digest,
-        against=arguments.against,
-        ties=arguments.ties,
-        images=arguments.images,
-        tell=_teller(quiet=arguments.json),
+        against=given.against,
+        ties=given.ties,
+        images=given.images,
+        tell=_silent if given.json else _tell_chunk,
+        setting={"base model": model.path},
     )
-    by_name = {one.name: one for one in [_base(), *contenders]}
+    by_name = {one.name: one for one in (BASE_CONTENDER, *contenders)}
     shown: dict[str, set[int]] = defaultdict(set)
 
     def pictures(name: str, positions: Sequence[int]) -> list[Any]:
         shown[name].update(positions)
         return studio.show(by_name[name], list(positions))
 
-    seconds = {"drawing and judging": time.perf_counter() - start}
-    runs = [one for one in contenders if one.kind == "run"]
-    report = _write(arguments, argv, standings, None if arguments.images == "none" else pictures, output, runs, seconds)
-    if arguments.images != "keep":
+    report = _write(
+        output,
+        standings,
+        None if given.images == "none" else pictures,
+        command,
+        notes=found.warnings,
+        runs=[one for one in contenders if one.kind == "run"],
+        seconds={"drawing and judging": time.perf_counter() - start},
+    )
+    if given.images != "keep":
         for name in by_name:
-            folder.drop(name, set(range(len(plan))) - shown[name])
-    return _tell(arguments, standings, report)
+            folder.drop(name, set(range(len(folder.plan))) - shown[name])
+    return _tell(given, standings, report)
 
 
-def _base() -> Contender:
-    from diffpref.evaluation.contenders import BASE, Contender
-
-    return Contender(BASE, "base")
+def _silent(name: str, done: int, total: int) -> None:
+    pass
 
 
-def _base_model(arguments: Namespace, recipe: Recipe | None) -> Model:
-    """Return the model that all start from: ``--base``, else that of the first run."""
-    from diffpref.config import Model
-    from diffpref.models import registry
-
-    if arguments.base is None:
-        if recipe is None:
-            raise ConfigError("--base: must be given, with --family, where no contender is a run of diffpref")
-        model = recipe.model
-    else:
-        told = recipe.model.model_dump() if recipe else {}
-        family = arguments.family or told.get("family")
-        if family is None:
-            raise ConfigError(f"--family: must be given with --base; known: {', '.join(registry.names())}")
-        model = Model.model_validate({**told, "path": arguments.base, "family": family})
-    if registry.get(model.family).likelihood != "denoising":
-        raise ConfigError(f"'{model.family}' draws no pictures; diffpref evaluate compares models that do")
-    return model
-
-
-def _settings(arguments: Namespace, recipe: Recipe | None, model: Model) -> SamplerSettings:
-    from diffpref.config import Validation
-    from diffpref.models import open_family
-    from diffpref.sampling import SamplerSettings
-
-    told = recipe.validation if recipe else Validation()
-    resolution = arguments.resolution or (recipe.data.resolution if recipe else None)
-    return SamplerSettings(
-        num_inference_steps=arguments.num_inference_steps or told.num_inference_steps,
-        guidance_scale=told.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale,
-        solver=arguments.solver,
-        resolution=resolution or open_family(model, "vae").native_resolution(),
-        batch_size=arguments.batch_size,
-    )
-
-
-def _plan(arguments: Namespace, model: Model, settings: SamplerSettings, digest: str, device: str) -> EvaluationPlan:
-    import hashlib
-    from dataclasses import asdict
-
-    from diffpref.core.files import sha256
-    from diffpref.evaluation.plan import EvaluationPlan, evaluation_pairs
-    from diffpref.generation import load_prompts
-
-    source = arguments.prompts[0] if len(arguments.prompts) == 1 else arguments.prompts
-    prompts = list(dict.fromkeys(load_prompts(source)))
-    texts, seeds = evaluation_pairs(prompts, arguments.seeds, arguments.seed)
-    file = isinstance(source, str) and Path(source).is_file()
-    told = sha256(Path(source)) if file else hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return EvaluationPlan(
-        tuple(texts),
-        tuple(seeds),
-        base={"family": model.family, "weights": digest, "precision": model.precision, "variant": model.variant},
-        sampler={**asdict(settings), "device": device.partition(":")[0]},
-        prompt_set={"name": Path(source).name if file else source, "sha256": told, "count": len(prompts)},
-        seed=arguments.seed,
-    )
-
-
-def _output(arguments: Namespace, contenders: Sequence[Contender]) -> Path:
-    if arguments.output:
-        return Path(arguments.output)
-    if contenders[0].kind != "run":
-        raise ConfigError("--output: must be given where the first contender is no run")
-    return Path(contenders[0].path) / "evaluation"
-
-
-def _teller(*, quiet: bool) -> Any:
-    def tell(name: str, done: int, total: int) -> None:
-        print(f"{name}: {done:,} of {total:,}", file=sys.stderr, flush=True)
-
-    return (lambda name, done, total: None) if quiet else tell
+def _tell_chunk(name: str, done: int, total: int) -> None:
+    print(f"{name}: {done:,} of {total:,} pictures", file=sys.stderr, flush=True)
 
 
 def _write(
-    arguments: Namespace,
-    argv: Sequence[str],
-    standings: Standings,
-    pictures: Any,
     output: Path,
-    runs: Sequence[Contender],
+    standings: Standings,
+    pictures: Pictures | None,
+    command: str,
+    *,
+    notes: Sequence[str] = (),
+    runs: Sequence[Contender] = (),
     seconds: dict[str, float],
 ) -> Path:
     from diffpref.evaluation.provenance import Provenance
@@ -183,33 +124,35 @@ def _write(
     from diffpref.training.log import read_metrics
 
     run = Path(runs[0].path) if len(runs) == 1 else None
-    provenance = Provenance(
-        command=shlex.join(["diffpref", "evaluate", *argv]),
-        config=(run / "config.yaml").read_text(encoding="utf-8") if run else "",
-        seconds=seconds,
-    )
     return write_report(
         output,
         standings,
         pictures,
         title=f"{', '.join(standings.others)} against {standings.against}",
         metrics=read_metrics(run / "metrics.jsonl") if run else (),
-        provenance=provenance,
+        provenance=Provenance(
+            command=command,
+            config=(run / "config.yaml").read_text(encoding="utf-8") if run else "",
+            seconds=seconds,
+            versions=standings.setting.get("versions", {}),
+        ),
+        notes=notes,
     )
 
 
-def _tell(arguments: Namespace, standings: Standings, report: Path) -> int:
+def _tell(given: Namespace, standings: Standings, report: Path) -> int:
     from diffpref.evaluation.independence import independence_warnings
     from diffpref.evaluation.summary import print_standings
 
-    if arguments.json:
-        values = json.loads((report.parent / "results.json").read_text(encoding="utf-8"))
-        values = {key: value for key, value in values.items() if key not in ("prompts", "seeds", "categories")}
+    results = report.parent / "results.json"
+    if given.json:
+        values = json.loads(results.read_text(encoding="utf-8"))
+        for name in ("prompts", "seeds", "categories"):
+            del values[name]
         for column in values["contenders"].values():
-            for measures in ("scores", "facts", "probes"):
-                del column[measures]
-        values |= {"report": str(report), "results": str(report.parent / "results.json")}
-        print(json.dumps(values, indent=1, ensure_ascii=False))
+            for name in ("scores", "facts", "probes"):
+                del column[name]
+        print(json.dumps({**values, "report": str(report), "results": str(results)}, indent=1, ensure_ascii=False))
         return 0
     print_standings(standings)
     for line in independence_warnings(standings):
@@ -218,7 +161,7 @@ def _tell(arguments: Namespace, standings: Standings, report: Path) -> int:
     return 0
 
 
-def _again(arguments: Namespace, argv: Sequence[str]) -> int:
+def _again(given: Namespace, command: str) -> int:
     """Make the report of a finished evaluation anew from its numbers; no model and no judge is loaded."""
     from dataclasses import replace
 
@@ -226,20 +169,20 @@ def _again(arguments: Namespace, argv: Sequence[str]) -> int:
     from diffpref.data import decode_image
     from diffpref.evaluation.standings import Standings
 
-    if arguments.contenders or arguments.prompts or arguments.rewards:
+    if given.contenders or given.prompts or given.rewards:
         raise ConfigError("--again: takes an evaluation as it is; leave out contenders, prompts and rewards")
-    output = Path(arguments.again)
-    standings = Standings.load(output / "results.json")
-    standings = replace(standings, against=arguments.against, ties=arguments.ties)
+    output = Path(given.again)
+    standings = replace(Standings.load(output / "results.json"), against=given.against, ties=given.ties)
 
     def pictures(name: str, positions: Sequence[int]) -> list[Any]:
         return [decode_image(output / "pictures" / name / f"{position:05d}.png") for position in positions]
 
     try:
-        report = _write(arguments, argv, standings, pictures, output, [], {})
-    except DataError:
-        report = _write(arguments, argv, standings, None, output, [], {})
-    return _tell(arguments, standings, report)
+        report = _write(output, standings, pictures, command, seconds={})
+    except DataError as error:
+        print(f"without pictures: {error}", file=sys.stderr)
+        report = _write(output, standings, None, command, seconds={})
+    return _tell(given, standings, report)
 
 
 def _parser() -> Parser:
@@ -258,7 +201,8 @@ def _parser() -> Parser:
         "--prompts",
         nargs="+",
         metavar="SET",
-        help="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP], or several prompts",
+        help="NAME=PATH with the published files of a set such as partiprompts, a text file, a .jsonl file with"
+        " 'prompt', shapes:SPLIT[:COUNT | :START-STOP], or several prompts",
     )
     parser.add_argument(
         "--rewards",

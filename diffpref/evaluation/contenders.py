@@ -12,7 +12,7 @@ from diffpref.config import Recipe, load_recipe
 from diffpref.core.assets import PREFIX, resolve
 from diffpref.core.errors import CheckpointError, ConfigError
 
-__all__ = ["BASE", "Contender", "ContenderKind", "open_run", "parse_contenders", "result_folder"]
+__all__ = ["BASE", "BASE_CONTENDER", "Contender", "ContenderKind", "open_run", "parse_contenders", "result_folder"]
 
 BASE = "base"
 """The name of the model that all contenders started from."""
@@ -49,6 +49,10 @@ class Contender:
         return {"base": "the base", "run": f"the run {self.path}"}.get(self.kind, self.path) + (
             ", averaged" if self.ema else ""
         )
+
+
+BASE_CONTENDER = Contender(BASE, "base")
+"""Always the first."""
 
 
 def open_run(folder: Path | str) -> Recipe:

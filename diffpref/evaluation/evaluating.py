@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffpref.core.errors import CheckpointError, DataError
 from diffpref.core.files import sha256
-from diffpref.evaluation.contenders import BASE, Contender
+from diffpref.evaluation.contenders import BASE, BASE_CONTENDER, Contender
+from diffpref.evaluation.drift import DriftProbe, drift_of
+from diffpref.evaluation.embedding import set_distances
 from diffpref.evaluation.independence import labels_of
 from diffpref.evaluation.measuring import Images, Measures, Studio, measure
 from diffpref.evaluation.placing import ContentDigests
 from diffpref.evaluation.provenance import library_versions
-from diffpref.evaluation.standings import Standings, Ties
+from diffpref.evaluation.selection import random_sample
+from diffpref.evaluation.standings import Column, Standings, Ties
 
-__all__ = ["base_of", "evaluate"]
+__all__ = ["Drifts", "base_of", "evaluate"]
 
 logger = logging.getLogger(__name__)
+
+DRIFT_PICTURES = 32
 
 
 def base_of(contenders: Sequence[Contender]) -> Any:
@@ -73,15 +79,17 @@ def evaluate(
     if not measures.judges and measures.facts is None:
         raise DataError("nobody judges: name at least one reward")
     folder, plan = studio.folder, studio.folder.plan
-    everyone = [Contender(BASE, "base"), *contenders]
+    everyone = [BASE_CONTENDER, *contenders]
     digests = ContentDigests(folder.digests)
     found = {one.name: digests.of(one, base_digest) for one in everyone}
-    columns = {}
+    columns: dict[str, Column] = {}
+    base_embeddings, drifts = None, Drifts(studio)
     for one in everyone:
         if folder.claim(one.name, found[one.name]):
             logger.warning("%s: its weights have changed; it is drawn again", one.name)
         recipe = one.recipe()
-        columns[one.name] = measure(
+        whole = drifts.of(one)
+        column, embeddings = measure(
             one,
             studio,
             measures,
@@ -92,6 +100,10 @@ def evaluate(
             labelled_by=labels_of(recipe) if recipe else (),
             config=sha256(Path(one.path) / "config.yaml") if recipe else "",
         )
+        if embeddings is not None and measures.embedder is not None:
+            whole |= set_distances(embeddings, base_embeddings, plan.prompts, measures.embedder)
+            base_embeddings = embeddings if one.kind == "base" else base_embeddings
+        columns[one.name] = replace(column, whole=whole)
     return Standings(
         plan.prompts,
         plan.seeds,
@@ -103,3 +115,40 @@ def evaluate(
         seed=plan.seed,
         setting={**plan.decisive(), **(setting or {}), "versions": library_versions()},
     )
+
+
+class Drifts:
+    """Asks contenders how far they are from the base, once; the base comes first.
+
+    Args:
+        studio: holds the models.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        plan = studio.folder.plan
+        rows = sorted(random_sample(len(plan), DRIFT_PICTURES))
+        self.rows = rows
+        self.probe = DriftProbe(
+            [plan.prompts[row] for row in rows],
+            [plan.seeds[row] for row in rows],
+            int(plan.sampler["resolution"]),
+            plan.seed,
+            studio.folder.path / "drift.safetensors",
+        )
+
+    def of(self, contender: Contender) -> dict[str, float]:
+        """Return the drift of a contender, and how well it denoises; kept values are not computed again."""
+        file = self.studio.folder.column(contender.name, "drift", f"1, {len(self.rows)} pictures")
+        if not (found := file.read()):
+            base = self.probe.base()
+            if base is None:
+                family, sampler = self.studio.hold(BASE_CONTENDER)
+                base = self.probe.ask_base(family, sampler.role, self.studio.show(BASE_CONTENDER, self.rows))
+            family, sampler = self.studio.hold(contender)
+            found = [drift_of(self.probe, base, family, sampler.role)]
+            file.write(found)
+        told = dict(found[0])
+        if contender.kind == "base":
+            del told["prediction drift"]  # nothing to say: 0
+        return told

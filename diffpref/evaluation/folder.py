@@ -70,7 +70,7 @@ class EvaluationFolder:
             digest: of its weights.
         """
         mark, removed = self.path / "columns" / name / "weights.json", False
-        for folder in (mark.parent, self.pictures(name)):
+        for folder in (mark.parent, mark.parent / "embeddings", self.pictures(name)):
             if folder.is_dir():
                 remove_leftovers(folder)
         if mark.is_file() and read_json(mark) != {"digest": digest}:

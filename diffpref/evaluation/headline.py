@@ -59,7 +59,7 @@ def number(value: float, *, significant: int = 4, like: float | None = None, sig
 
 def side(name: str) -> str:
     """Return a side of a comparison as a sentence names it."""
-    return f"{name} model" if name in ("base", "aligned") else f"contender {name}"
+    return f"the {name} model" if name in ("base", "aligned") else name
 
 
 def words(name: str) -> str:
@@ -109,16 +109,16 @@ def sentence(comparison: Comparison) -> str:
     pairs = f"{len(comparison.items):,} prompt-seed pairs"
     level = f"{100 * comparison.level:g} % interval"
     base, aligned = comparison.names
-    against = "" if comparison.names == ("base", "aligned") else f" against the {side(base)}"
+    against = "" if comparison.names == ("base", "aligned") else f" against {side(base)}"
     if (facts := comparison.all_facts) is not None:
         d = facts.difference
         return (
-            f"All facts are right in {percent(facts.aligned_share)} of the {side(aligned)}'s pictures and "
-            f"{percent(facts.base_share)} of the {side(base)}'s: {d.estimate:+.1f} points "
+            f"All facts are right in {percent(facts.aligned_share)} of {side(aligned)}'s pictures and "
+            f"{percent(facts.base_share)} of {side(base)}'s: {d.estimate:+.1f} points "
             f"({level} {d.low:+.1f} to {d.high:+.1f}) on {pairs}."
         )
     judge = comparison.judges[0]
     return (
-        f"By {words(judge.name)}, the {side(aligned)} wins {percent(judge.win.rate)} of {pairs}{against} "
+        f"By {words(judge.name)}, {side(aligned)} wins {percent(judge.win.rate)} of {pairs}{against} "
         f"({level} {100 * judge.win.low:.1f} to {100 * judge.win.high:.1f}; ties count {TIES[comparison.ties]})."
     )

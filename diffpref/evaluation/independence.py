@@ -22,7 +22,7 @@ def labels_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def independent_measures(standings: Standings, labels: Sequence[str]) -> list[str]:
-    """Return the measures that are none of the labellers: neither of their name, nor another version of their kind."""
+    """Return the measures that are none of the labellers: neither of their name, nor the other HPS."""
     taken = {_kind(label) for label in labels}
     facts = any(column.facts for column in standings.columns.values())
     measures = [*([FACTS_RIGHT] if facts and "oracle" not in taken else []), *standings.judges]
@@ -44,4 +44,5 @@ def independence_warnings(standings: Standings) -> list[str]:
 
 
 def _kind(name: str) -> str:
-    return rewards.SHORT_FORMS.get(name, (name,))[0]
+    name = rewards.SHORT_FORMS.get(name, (name,))[0]
+    return "hps" if name in rewards.HPS_VERSIONS.values() else name

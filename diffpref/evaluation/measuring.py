@@ -12,10 +12,13 @@ import numpy as np
 from diffpref.core.contracts import Reward
 from diffpref.evaluation.compare import Facts, ask, look
 from diffpref.evaluation.contenders import Contender
+from diffpref.evaluation.embedding import EmbeddingFiles
 from diffpref.evaluation.folder import EvaluationFolder
 from diffpref.evaluation.placing import place_contender
 from diffpref.evaluation.standings import Column
 from diffpref.models import DenoiserFamily
+from diffpref.models.base import Network
+from diffpref.sampling import Sampler
 
 __all__ = ["Images", "Measures", "Sample", "Studio", "measure"]
 
@@ -39,30 +42,28 @@ class Studio:
         open_base: loads the base, all its parts.
         make_sampler: makes a sampler over a family's denoiser as it is.
         batch_size: pictures drawn at once.
+        prepare: what is done with a denoiser that takes the place of the base's; see `place_contender`.
     """
 
     def __init__(
         self,
         folder: EvaluationFolder,
         open_base: Callable[[], DenoiserFamily],
-        make_sampler: Callable[[DenoiserFamily], Sample],
+        make_sampler: Callable[[DenoiserFamily], Sampler],
         batch_size: int,
+        prepare: Callable[[Network], object] = lambda network: None,
     ) -> None:
-        self.folder, self.batch_size = folder, batch_size
+        self.folder, self.batch_size, self._prepare = folder, batch_size, prepare
         self._open_base, self._make_sampler = open_base, make_sampler
-        self._held: tuple[Contender, DenoiserFamily, Sample] | None = None
+        self._held: tuple[Contender, DenoiserFamily, Sampler] | None = None
 
-    def family(self, contender: Contender) -> DenoiserFamily:
-        """Return a contender's model, loading it in the place of the one that is held."""
+    def hold(self, contender: Contender) -> tuple[DenoiserFamily, Sampler]:
+        """Return a contender's model and its sampler, loading it in the place of the one that is held."""
         if self._held is None or self._held[0] != contender:
             self._held = None  # its memory is free before the next one is loaded
-            family = place_contender(contender, self._open_base)
+            family = place_contender(contender, self._open_base, self._prepare)
             self._held = contender, family, self._make_sampler(family)
-        return self._held[1]
-
-    def close(self) -> None:
-        """Forget the model that is held."""
-        self._held = None
+        return self._held[1:]
 
     def draw(self, contender: Contender, indices: Iterable[int]) -> int:
         """Draw those of the pictures that are not there; return how many."""
@@ -70,9 +71,8 @@ class Studio:
         missing = [index for index in indices if not self.folder.has(name, index)]
         for start in range(0, len(missing), self.batch_size):
             part = missing[start : start + self.batch_size]
-            self.family(contender)
-            assert self._held is not None
-            drawn = self._held[2]([plan.prompts[i] for i in part], [plan.seeds[i] for i in part])
+            _, sampler = self.hold(contender)
+            drawn = sampler([plan.prompts[i] for i in part], [plan.seeds[i] for i in part])
             for index, picture in zip(part, drawn, strict=True):
                 self.folder.put(name, index, picture)
         return len(missing)
@@ -96,13 +96,15 @@ class Measures:
         judges: name -> reward.
         facts: ground truth, where the world has one.
         probes: name -> function of a picture, (H, W, 3) uint8, to a number.
+        embedder: the judge whose embeddings tell diversity and the distance from the base's pictures.
         facts_version: part of what is kept.
         probes_version: likewise.
     """
 
     judges: Mapping[str, Reward]
     facts: Facts | None = None
-    probes: Mapping[str, Callable[[np.ndarray], float]] = field(default_factory=dict)
+    probes: Mapping[str, Callable[[Any], float]] = field(default_factory=dict)
+    embedder: str | None = None
     facts_version: str = "1"
     probes_version: str = "1"
 
@@ -114,6 +116,11 @@ class Measures:
         ]
         told += [(FACTS, FACTS, self.facts_version)] if self.facts else []
         return told + [("probe", name, self.probes_version) for name in self.probes]
+
+    def embed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the embedder's (N, D) float32."""
+        judge: Any = self.judges[self.embedder or ""]
+        return np.asarray(judge.embed_images(pictures), dtype=np.float32)
 
     def answer(
         self, kind: str, name: str, pictures: Sequence[np.ndarray], prompts: Sequence[str], metadata: Sequence[Any]
@@ -135,7 +142,7 @@ def measure(
     images: Images = "keep",
     tell: Callable[[str, int, int], None] = lambda name, done, total: None,
     **told: Any,
-) -> Column:
+) -> tuple[Column, np.ndarray | None]:
     """Draw a contender's pictures and ask everything of them, as far as it is not kept from an earlier start.
 
     Args:
@@ -146,18 +153,26 @@ def measure(
             ``none``: they are removed as soon as everything was asked of them.
         tell: called with (contender, pictures done, pictures in all).
         told: further fields of the `Column`.
+
+    Returns:
+        What was said of each picture, and (N, D) embeddings where there is an embedder.
     """
     folder, plan = studio.folder, studio.folder.plan
-    questions = measures.questions()
+    questions, embedding = measures.questions(), None
+    if measures.embedder is not None:
+        version = measures.judges[measures.embedder].info.version
+        embedding = EmbeddingFiles(folder.path / "columns" / contender.name / "embeddings", version)
     files = [folder.column(contender.name, f"{kind}-{name}", version) for kind, name, version in questions]
     values = [file.read() for file in files]
+    embeddings: list[np.ndarray] = []
     chunk = studio.batch_size * -(-AT_LEAST // studio.batch_size)
     for start in range(0, len(plan), chunk):
         rows = range(start, min(start + chunk, len(plan)))
         open_ones = [number for number, found in enumerate(values) if len(found) < rows.stop]
+        embedded = None if embedding is None else embedding.read(start, len(rows))
         if images == "keep":
             studio.draw(contender, rows)  # also those of which all was asked, before they were removed
-        if open_ones:
+        if open_ones or (embedding is not None and embedded is None):
             pictures = studio.show(contender, list(rows))
             prompts, metadata = plan.prompts[start : rows.stop], plan.metadata[start : rows.stop]
             for number in open_ones:
@@ -165,10 +180,15 @@ def measure(
                 answers = measures.answer(kind, name, pictures, prompts, metadata)
                 values[number] = values[number][:start] + answers
                 files[number].write(values[number])
+            if embedding is not None and embedded is None:
+                embedded = measures.embed(pictures)
+                embedding.write(start, embedded)
             if images == "none":
                 folder.drop(contender.name, rows)
+        embeddings += [] if embedded is None else [embedded]
         tell(contender.name, rows.stop, len(plan))
-    return _column(questions, [found[: len(plan)] for found in values], told)
+    together = np.concatenate(embeddings) if embeddings else None
+    return _column(questions, [found[: len(plan)] for found in values], told), together
 
 
 def _column(questions: Sequence[tuple[str, str, str]], values: Sequence[Sequence[Any]], told: Any) -> Column:

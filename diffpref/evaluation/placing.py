@@ -16,6 +16,7 @@ from diffpref.core.files import read_json, sha256, write_json
 from diffpref.evaluation.contenders import Contender, result_folder
 from diffpref.models import DenoiserFamily, ModelFamily
 from diffpref.models.adapters._peft import load_lora
+from diffpref.models.base import Network
 from diffpref.models.loading import freeze, load_component, load_settings
 
 __all__ = ["ContentDigests", "apply_result", "place_contender"]
@@ -48,18 +49,25 @@ def apply_result(family: ModelFamily, folder: Path | str, *, ema: bool = False) 
     freeze(family.network)
 
 
-def place_contender(contender: Contender, open_base: Callable[[], DenoiserFamily]) -> DenoiserFamily:
+def place_contender(
+    contender: Contender,
+    open_base: Callable[[], DenoiserFamily],
+    prepare: Callable[[Network], object] = lambda network: None,
+) -> DenoiserFamily:
     """Load a contender, complete and ready to draw.
 
     Args:
         contender: which.
         open_base: loads the base, all its parts; called once.
+        prepare: what is done with a denoiser that takes the place of the base's, such as choosing the attention
+            kernel: equal weights must draw equal pictures, to the last bit.
 
     Raises:
         CheckpointError: a run's result that does not fit the base.
         ModelError: a LoRA or a model that cannot be loaded, or does not fit the base.
     """
     family, path = open_base(), resolve(contender.path)
+    own = family.network
     try:
         if contender.kind == "run":
             apply_result(family, path, ema=contender.ema)
@@ -67,13 +75,15 @@ def place_contender(contender: Contender, open_base: Callable[[], DenoiserFamily
             load_lora(family, family.network, path, "contender")
             freeze(family.network)
         elif contender.kind == "pipeline" or (contender.kind == "hub" and _has_index(path)):
-            return _whole(family, path)
+            family = _whole(family, path)
         elif contender.kind in ("network", "hub"):
             _replace(family, path)
     except DiffprefError as error:
         if contender.kind == "run":
             raise
         raise ModelError(f"{contender.name}: {str(error).removeprefix('model.path: ')}") from error
+    if family.network is not own:
+        prepare(family.network)
     return family
 
 
@@ -146,12 +156,12 @@ class ContentDigests:
         Raises:
             CheckpointError: a run without the asked result.
         """
-        own = ""
+        if contender.kind == "base":
+            return base
         if contender.kind == "run":
-            own = self.of_path(str(result_folder(Path(contender.path), ema=contender.ema)))
-        elif contender.kind != "base":
-            own = self.of_path(contender.path)
-        return base if contender.kind == "base" else _digest([base, own])
+            return _digest([base, self.of_path(str(result_folder(Path(contender.path), ema=contender.ema)))])
+        own = self.of_path(contender.path)
+        return own if contender.kind == "pipeline" else _digest([base, own])
 
     def of_path(self, path: str, revision: str | None = None) -> str:
         """Return the digest of a file, a folder, a bundled model, or the snapshot of a hub id."""

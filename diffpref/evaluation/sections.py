@@ -77,7 +77,7 @@ BINNED = (
         "Which noise levels the updates came from; a settled pair gives none. Second half of the run.",
     ),
 )
-LEFT = ("measure", "win rate", "reading", "contender")  # columns set to the left; numbers go to the right
+LEFT = ("measure", "win rate", "reading", "contender", "setting")  # columns set to the left; numbers go to the right
 
 
 def esc(value: Any) -> str:
@@ -250,7 +250,7 @@ def _list(title: str, values: Mapping[str, Any]) -> str:
 
 def setting_rows(standings: Standings) -> list[tuple[str, str]]:
     """Return what the numbers depend on, name and value, in a stable order."""
-    told = list(_flat(standings.setting))
+    told = list(_flat({key: value for key, value in standings.setting.items() if key != "versions"}))
     for name, column in standings.columns.items():
         marks = {"weights": column.digest, "config sha256": column.config, "labels by": ", ".join(column.labelled_by)}
         listed = "; ".join(f"{key} {value}" for key, value in marks.items() if value)

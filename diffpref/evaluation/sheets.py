@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffpref.evaluation.headline import TIES, number, percent, reading, words
+from diffpref.evaluation.published import COMPARABLE, published_rows
 from diffpref.evaluation.standings import Column, Standings
 from diffpref.evaluation.statistics import Interval, WinRate
 from diffpref.evaluation.table import Entry, Table
@@ -41,6 +42,7 @@ def make_sheets(standings: Standings, table: Table) -> list[Sheet]:
         *_categories(standings, table),
         _probes(standings),
         _whole(standings),
+        _published(standings, table),
     ]
     return [sheet for sheet in made if sheet.rows]
 
@@ -163,6 +165,25 @@ def _whole(standings: Standings) -> Sheet:
 
 
 WHOLE = (
-    "Prediction drift: mean squared difference of the noise that the two models predict, at the same noised pictures of"
-    " the base and the same timesteps; it stands in for the KL divergence from the base."
+    "Prediction drift: mean squared difference of the noise that contender and base predict in the same noised pictures"
+    " of the base; it stands in for the KL divergence from the base. Denoising error: against the noise that is there."
+    " Frechet distance: of the judge's embeddings of the pictures from those of the base's, comparable for equal counts"
+    " only. Diversity: mean cosine distance of the pictures of one prompt; a model that hacks its reward draws the same"
+    " picture for every seed."
 )
+
+
+def _published(standings: Standings, table: Table) -> Sheet:
+    """Return the papers' numbers with ours among them, where the base is of an architecture that they report on."""
+    rows = published_rows(str(dict(standings.setting.get("base", {})).get("architecture")))
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    told = [
+        (row.model, row.setting.letter, *(f"{row.values[name]:g}" if name in row.values else "" for name in names))
+        for row in rows
+    ]
+    prompts = dict(standings.setting.get("prompts", {})).get("name", "prompts of its own")
+    for name in standings.columns if rows else ():
+        means = {entry.measure: number(entry.mean) for entry in table.of(name)}
+        told.append((f"ours: {name}", f"ours: {prompts}, means", *(means.get(measure, "") for measure in names)))
+    settings = dict.fromkeys(str(row.setting) for row in rows)
+    return Sheet("Published numbers", ("model", "setting", *names), tuple(told), " ".join([COMPARABLE, *settings]))

@@ -297,12 +297,44 @@ def test_evaluate_compares_a_run_with_its_base(run, capsys):
     assert [entry["contender"] for entry in found["table"]["entries"]] == ["base", run.name]
     folder = run / "evaluation"
     written = {"report.html", "report.md", "grid.png", "results.json", "plan.json", "digests.json"}
-    assert {path.name for path in folder.iterdir()} == {*written, "pictures", "columns"}
+    assert {path.name for path in folder.iterdir()} == {*written, "drift.safetensors", "pictures", "columns"}
     standings = Standings.load(folder / "results.json")
     assert len(standings.prompts) == 8 and list(standings.columns) == ["base", run.name]
     first = (folder / "results.json").read_bytes()
     assert main([*words, "--batch_size", "4"]) == 0
     assert "facts right" in capsys.readouterr().out and (folder / "results.json").read_bytes() == first
+
+
+def test_evaluate_compares_several_contenders_and_tells_again_without_a_model(run, base, tmp_path, capsys):
+    out, words = tmp_path / "out", ["--prompts", "shapes:unseen:3", "--seeds", "2", "--images", "sample"]
+    kind = "lora" if (run / "lora").is_dir() else "model"
+    contenders = [str(run), f"mine={run}/{kind}", f"same={base}"]
+    rewards = ["--rewards", "oracle", "pickscore=bundled:shapes-pickscore"]
+    assert main(["evaluate", *contenders, *words, *rewards, "--output", str(out), "--batch_size", "3"]) == 0
+    told = capsys.readouterr()
+    assert f"{run.name}: 6 of 6 pictures" in told.err and "same's pictures" in told.out
+    assert f"note: {run.name}: trained on labels by oracle" in told.out  # one judge is left
+    first = (out / "results.json").read_bytes()
+    value = json.loads(first)
+    assert list(value["contenders"]) == ["base", run.name, "mine", "same"]
+    assert value["contenders"]["mine"]["scores"] == value["contenders"][run.name]["scores"]
+    wins = {(entry["contender"], entry["measure"]): entry["win"] for entry in value["table"]["entries"]}
+    for measure in ("facts right", "pickscore"):
+        assert [wins["same", measure][key] for key in ("rate", "low", "high")] == [0.5, 0.5, 0.5]
+    assert value["contenders"]["same"]["whole"]["prediction drift"] == 0.0
+    assert value["setting"]["prompts"]["name"] == "shapes:unseen:3" and len(value["setting"]["prompts"]["sha256"]) == 64
+    assert value["contenders"][run.name]["config"] and value["setting"]["versions"]["diffpref"]
+    for text in ("By relation", "Probes", "Distance from the base"):
+        assert text in (out / "report.html").read_text() and text in (out / "report.md").read_text()
+    assert "Published numbers" not in (out / "report.md").read_text()  # the base is no SDXL of full size
+
+    assert main(["evaluate", "--again", str(out)]) == 0
+    assert (out / "results.json").read_bytes() == first
+    assert main(["evaluate", "--again", str(out), "--against", "same", "--ties", "loss"]) == 0
+    again = json.loads((out / "results.json").read_bytes())
+    assert (again["against"], again["ties"]) == ("same", "loss")
+    rates = {entry["contender"]: entry["win"]["rate"] for entry in again["table"]["entries"] if entry["win"]}
+    assert rates["base"] == 0.0  # all are ties
 
 
 def test_the_result_of_a_run_draws_what_plain_diffusers_draws(run, base):
@@ -339,6 +371,11 @@ def test_seeds_of_the_evaluation_are_its_own_and_differ_by_prompt():
         (["nowhere"], "not a run: no such folder"),
         (["{store}"], "not a run: has no config.yaml"),
         (["{unfinished}"], "has no result yet"),
+        (["bundled:shapes-sdxl"], "--base: must be given, with --family"),
+        (["bundled:shapes-sdxl", "--base", "bundled:shapes-sdxl"], "--family: must be given with --base; known: "),
+        (["a=bundled:shapes-sdxl", "--against", "b"], "--against: nobody is called 'b'; known: base, a"),
+        (["--again", "{store}"], "--again: takes an evaluation as it is"),
+        ([], "RUN: must be given"),
     ],
 )
 def test_mistakes_of_evaluate_are_lines(base, store, tmp_path, capsys, words, said):
