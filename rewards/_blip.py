@@ -63,13 +63,16 @@ class BlipSizes:
 
         Raises:
             KeyError: a tensor or a key is missing.
-            ValueError: an activation other than gelu, or a picture that is no square of patches.
+            ValueError: an activation other than gelu, a picture that is no square of patches, or widths that heads do
+                not divide.
         """
         positions = tensors["blip.visual_encoder.pos_embed"]
         patch = tensors["blip.visual_encoder.patch_embed.proj.weight"].shape[-1]
         side = math.isqrt(positions.shape[1] - 1)
         if side**2 != positions.shape[1] - 1:
             raise ValueError(f"{positions.shape[1]} positions of the vision transformer are no square and a class")
+        if positions.shape[2] % HEAD_WIDTH or int(config["hidden_size"]) % int(config["num_attention_heads"]):
+            raise ValueError(f"a width is no multiple of its attention heads: {positions.shape[2]} and {config}")
         if config.get("hidden_act", "gelu") != "gelu":
             raise ValueError(f"hidden_act must be gelu, got '{config['hidden_act']}'")
         return BlipSizes(

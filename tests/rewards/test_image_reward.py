@@ -190,6 +190,7 @@ def test_every_weight_is_there_and_no_other(folder, tmp_path, name, change, mess
     ("changed", "message"),
     [
         ({"hidden_act": "relu"}, "must be gelu"),
+        ({"num_attention_heads": 7}, "no multiple of its attention heads"),
         ({"vocab_size": None}, "med_config.json"),
         ({"hidden_size": 64}, r"is \(.*\), expected \("),
     ],
