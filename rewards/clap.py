@@ -48,8 +48,8 @@ def repeated(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(whole, (0, length - len(whole)))
 
 
-def windows_of(samples: np.ndarray, length: int, windows: Windows) -> list[np.ndarray]:
-    """Return the stretches of a sound that are heard, each of this length.
+def windows_of(samples: np.ndarray, length: int, windows: Windows) -> list[tuple[np.ndarray, int]]:
+    """Return the stretches of a sound that are heard, each of this length, with how many samples are not repetition.
 
     The official code hears a random stretch of a longer sound, so that its scores change from call to call.
 
@@ -60,11 +60,12 @@ def windows_of(samples: np.ndarray, length: int, windows: Windows) -> list[np.nd
             last, if it is shorter, `repeated`.
     """
     if len(samples) <= length:
-        return [repeated(samples, length)]
+        return [(repeated(samples, length), len(samples))]
     if windows == "centre":
         start = (len(samples) - length) // 2
-        return [samples[start : start + length]]
-    return [repeated(samples[start : start + length], length) for start in range(0, len(samples), length)]
+        return [(samples[start : start + length], length)]
+    parts = [samples[start : start + length] for start in range(0, len(samples), length)]
+    return [(repeated(part, length), len(part)) for part in parts]
 
 
 class ClapReward:
@@ -75,7 +76,8 @@ class ClapReward:
         model: a ``ClapModel``.
         features: its feature extractor, which makes mel spectrograms.
         tokenizer: of the text tower.
-        windows: what is heard of a sound longer than the model hears at once; the score is the mean over windows.
+        windows: what is heard of a sound longer than the model hears at once; the score is the mean over windows, in
+            which a last, shorter one counts by its length.
         micro_batch: windows that run at once.
     """
 
@@ -116,16 +118,17 @@ class ClapReward:
             return torch.zeros(0)
         heard = [self._heard(sound) for sound in sounds]
         owners = torch.tensor([number for number, parts in enumerate(heard) for _ in parts])
-        audio = self._in_parts(self._audio_embeds, [part for parts in heard for part in parts])
+        audio = self._in_parts(self._audio_embeds, [part for parts in heard for part, _ in parts])
+        counts = torch.tensor([count for parts in heard for _, count in parts], dtype=torch.float32)
         different = list(dict.fromkeys(prompts))
         texts = self._in_parts(self._text_embeds, different)
         rows = torch.tensor([different.index(prompt) for prompt in prompts])
         cosines = paired_cosine(audio, texts[rows[owners]])
-        sums = torch.zeros(len(sounds)).index_add_(0, owners, cosines)
-        return sums / torch.bincount(owners, minlength=len(sounds))
+        sums, total = (torch.zeros(len(sounds)).index_add_(0, owners, part) for part in (counts * cosines, counts))
+        return sums / total
 
-    def _heard(self, sound: Sound) -> list[np.ndarray]:
-        """Return the windows of a sound at the model's rate."""
+    def _heard(self, sound: Sound) -> list[tuple[np.ndarray, int]]:
+        """Return the windows of a sound at the model's rate, each with how many of its samples are the sound's own."""
         samples = quantised(resample(sound.samples, sound.rate, self.features.sampling_rate))
         return windows_of(samples, self.features.nb_max_samples, self.windows)
 

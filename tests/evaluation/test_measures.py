@@ -328,6 +328,15 @@ def test_bootstrap_intervals_of_a_difference_cover_at_their_level(level):
     assert covered(400, inside, level)
 
 
+def test_intervals_of_a_win_rate_with_ties_cover():
+    random, inside = np.random.default_rng(2), 0
+    for number in range(300):
+        points = random.choice([1.0, 0.0, -1.0], 150, p=[0.5, 0.2, 0.3])  # wins, ties, losses: a rate of 0.6
+        result = win_rate(points, np.zeros(150), num_draws=300, seed=number)
+        inside += result.low <= 0.6 <= result.high
+    assert covered(300, inside, 0.95)
+
+
 def test_clustered_intervals_cover_where_prompts_matter_and_plain_ones_do_not():
     random, inside, plain_inside = np.random.default_rng(1), 0, 0
     groups = np.repeat(np.arange(60), 4).tolist()

@@ -75,11 +75,15 @@ def test_short_sounds_are_repeated_whole_and_then_silent():
 
 def test_windows_of_long_sounds():
     sound = np.arange(11.0)
-    assert [part.tolist() for part in windows_of(sound, 4, "centre")] == [[3, 4, 5, 6]]
-    assert [part.tolist() for part in windows_of(sound, 4, "mean")] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 0]]
+
+    def heard(samples: np.ndarray, length: int, windows: Any) -> list[tuple[list[float], int]]:
+        return [(part.tolist(), count) for part, count in windows_of(samples, length, windows)]
+
+    assert heard(sound, 4, "centre") == [([3, 4, 5, 6], 4)]
+    assert heard(sound, 4, "mean") == [([0, 1, 2, 3], 4), ([4, 5, 6, 7], 4), ([8, 9, 10, 0], 3)]
     for windows in ("centre", "mean"):
-        assert [part.tolist() for part in windows_of(sound[:4], 4, windows)] == [[0, 1, 2, 3]]
-        assert [part.tolist() for part in windows_of(sound[:2], 5, windows)] == [[0, 1, 0, 1, 0]]
+        assert heard(sound[:4], 4, windows) == [([0, 1, 2, 3], 4)]
+        assert heard(sound[:2], 5, windows) == [([0, 1, 0, 1, 0], 2)]
 
 
 # ---- the score
@@ -126,6 +130,15 @@ def test_long_sounds_score_alike_at_each_call_and_by_their_windows(folder):
     assert centre.info.version != mean.info.version and centre.info.preprocessing != mean.info.preprocessing
     both = mean.score([parts[0], Sound(long, RATE)], ["wind", "rain"])
     assert float(both[1]) == pytest.approx(float(alone.mean()), abs=1e-6)
+
+
+def test_a_last_shorter_window_counts_by_its_length(folder):
+    long = np.random.default_rng(5).uniform(-0.7, 0.7, RATE + RATE // 4).astype(np.float32)
+    parts = [Sound(long[:RATE], RATE), Sound(long[RATE:], RATE)]
+    reward = rewards.load("clap", folder, windows="mean")
+    first, last = reward.score(parts, ["rain"] * 2).tolist()
+    assert float(reward.score([Sound(long, RATE)], ["rain"])) == pytest.approx((first + last / 4) / 1.25, abs=1e-6)
+    assert abs(first - last) > 1e-3
 
 
 def test_channels_are_averaged_and_rates_do_not_matter(folder):

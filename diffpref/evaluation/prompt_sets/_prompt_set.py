@@ -77,10 +77,7 @@ class PromptSet:
         )
 
     def unique(self) -> PromptSet:
-        """Return the set without the later ones of equal prompts; these keep nothing of their own.
-
-        Two rows with equal prompts but other metadata are one picture: the first one's metadata stay.
-        """
+        """Return the set without the later ones of equal prompts, whose categories and metadata are lost."""
         first: dict[str, int] = {}
         for row, prompt in enumerate(self.prompts):
             first.setdefault(prompt, row)
