@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffpref.schedules.base import PREDICTION_TYPES, PredictionType, Schedule
 from diffpref.schedules.density import Density, DensityKind
 from diffpref.schedules.discrete import DiscreteSchedule
+from diffpref.schedules.edm import EdmSchedule
 from diffpref.schedules.flow import DynamicShift, FlowSchedule
 from diffpref.schedules.steps import (
     SPACINGS,
@@ -34,6 +35,7 @@ __all__ = [
     "DensityKind",
     "DiscreteSchedule",
     "DynamicShift",
+    "EdmSchedule",
     "FlowSchedule",
     "FlowStep",
     "PredictionType",

@@ -8,6 +8,7 @@ from torch import Tensor
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.schedules.base import Schedule
 from diffpref.schedules.discrete import DiscreteSchedule
+from diffpref.schedules.edm import EdmSchedule
 from diffpref.schedules.flow import FlowSchedule
 
 __all__ = [
@@ -61,12 +62,13 @@ def ddim_path(schedule: Schedule, num_steps: int) -> tuple[Tensor, Tensor]:
     """Return where DDIM's steps begin and where they land, (num_steps,) each.
 
     On a chain: `ddim_timesteps` and `ddim_landings`. On a flow: `FlowSchedule.grid`, each level landing on the next and
-    the last on 0; there a DDIM step is Euler's step of the flow's equation, ``x + (t' - t) * prediction``.
+    the last on 0; there a DDIM step is Euler's step of the flow's equation, ``x + (t' - t) * prediction``. On EDM's
+    levels `EdmSchedule.grid` alike; there it is Euler's step of what `EdmSchedule.unscaled` gives.
 
     Raises:
         ConfigError: too few or too many steps, or a schedule of another kind.
     """
-    if isinstance(schedule, FlowSchedule):
+    if isinstance(schedule, FlowSchedule | EdmSchedule):
         levels = schedule.grid(num_steps)
         return levels, torch.cat([levels[1:], levels.new_zeros(1)])
     if isinstance(schedule, DiscreteSchedule):
@@ -84,8 +86,8 @@ def ddim_step(
         schedule: alphas, and what the prediction is.
         prediction: (B, ...) of the network.
         noisy: (B, ...) sample at ``timesteps``.
-        timesteps: (B,) int64, of a flow floating-point levels.
-        next_timesteps: (B,) where to land; the clean end is -1, of a flow 0. Larger than ``timesteps``: inversion.
+        timesteps: (B,) int64, of a flow or of EDM floating-point levels.
+        next_timesteps: (B,) where to land; the clean end is -1, of levels 0. Larger than ``timesteps``: inversion.
 
     Returns:
         (B, ...) sample at ``next_timesteps``, in the dtype of ``noisy``.
