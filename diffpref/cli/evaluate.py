@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.evaluation.folder import EvaluationFolder
     from diffpref.evaluation.measures import PROBES
     from diffpref.evaluation.measuring import Measures, Studio
-    from diffpref.evaluation.placing import ContentDigests
+    from diffpref.evaluation.placing import ContentDigests, check_contenders
     from diffpref.models.attention import set_attention
 
     start = time.perf_counter()
@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--against: nobody is called '{given.against}'; known: {', '.join(known)}")
     recipe = base_of(contenders)
     model = base_model(given.base, given.family, recipe)
+    check_contenders(contenders, model.path, model.revision)
     output = output_folder(given.output, contenders)
     found = read_prompts(given.prompts)
     device = pick_device(given.device)

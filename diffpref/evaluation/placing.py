@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from diffpref.core.assets import resolve
 from diffpref.core.errors import CheckpointError, ConfigError, DiffprefError, ModelError
@@ -18,11 +18,13 @@ from diffpref.models import DenoiserFamily, ModelFamily
 from diffpref.models.adapters._peft import load_lora
 from diffpref.models.base import Network
 from diffpref.models.loading import freeze, load_component, load_settings
+from diffpref.models.precision import DTYPES
 
-__all__ = ["ContentDigests", "apply_result", "place_contender"]
+__all__ = ["ContentDigests", "apply_result", "check_contenders", "place_contender"]
 
-MUST_AGREE = ("in_channels", "out_channels", "cross_attention_dim", "addition_embed_type")
-"""Settings of denoisers that read the same latents and the same text."""
+OF_LATENTS = ("in_channels", "out_channels")
+MUST_AGREE = (*OF_LATENTS, "cross_attention_dim", "addition_embed_type")
+"""Settings of denoisers that read the same latents, and of those that read the same text too."""
 INDEX = "model_index.json"
 
 
@@ -67,7 +69,6 @@ def place_contender(
         ModelError: a LoRA or a model that cannot be loaded, or does not fit the base.
     """
     family, path = open_base(), resolve(contender.path)
-    own = family.network
     try:
         if contender.kind == "run":
             apply_result(family, path, ema=contender.ema)
@@ -82,7 +83,7 @@ def place_contender(
         if contender.kind == "run":
             raise
         raise ModelError(f"{contender.name}: {str(error).removeprefix('model.path: ')}") from error
-    if family.network is not own:
+    if contender.kind != "base":
         prepare(family.network)
     return family
 
@@ -98,35 +99,70 @@ def _has_index(path: str) -> bool:
 def _whole(base: DenoiserFamily, path: str) -> DenoiserFamily:
     """Load a model with its own VAE and text encoders, if its latents are the base's."""
     own = next(base.network.parameters())
-    family: Any = type(base).load(path)
-    for key in ("in_channels", "out_channels"):
-        _check_agrees(key, family.network.config, base)
-    if family.vae_factor() != base.vae_factor():
-        raise ModelError(f"does not fit {base.path}: its VAE shrinks pictures {family.vae_factor()} times, not"
-                         f" {base.vae_factor()} times")  # fmt: skip
-    family.network.to(own.dtype)
-    for text in family.texts:
-        text.model.to(own.dtype)
-    placed: DenoiserFamily = family.to(own.device)
-    return placed
+    dtype, device, factor = own.dtype, own.device, base.vae_factor()
+    _check_agrees(OF_LATENTS, load_settings(path, "unet", "config.json"), base.network.config, base.path)
+    del own
+    base.drop("network", "vae", "text")  # its memory is free before the other is loaded
+    precision = next(name for name, one in DTYPES.items() if one == dtype)
+    family: DenoiserFamily = type(base).load(path, precision=precision)
+    if family.vae_factor() != factor:
+        raise ModelError(f"does not fit {base.path}: a side of its latents is 1/{family.vae_factor()}, not 1/{factor}")
+    return family.to(device)
 
 
 def _replace(family: DenoiserFamily, path: str) -> None:
     """Put another denoiser into the base, if it reads the same latents and the same text."""
-    alone = Path(path).is_dir() and (Path(path) / "config.json").is_file()
-    subfolder = "" if alone else "unet"
-    settings = load_settings(path, subfolder, "config.json")
-    for key in MUST_AGREE:
-        _check_agrees(key, settings, family)
+    subfolder = _network_folder(path)
+    _check_agrees(MUST_AGREE, load_settings(path, subfolder, "config.json"), family.network.config, family.path)
     own = next(family.network.parameters())
     loaded = load_component(type(family.network), path, subfolder, dtype=own.dtype)
     family.network = freeze(loaded).to(own.device)
 
 
-def _check_agrees(key: str, settings: Any, base: DenoiserFamily) -> None:
-    here, there = base.network.config.get(key), settings.get(key)
-    if here != there:
-        raise ModelError(f"does not fit {base.path}: its denoiser's {key} is {there}, the base's is {here}")
+def _network_folder(path: str) -> str:
+    return "" if (Path(path) / "config.json").is_file() else "unet"
+
+
+def _check_agrees(keys: Sequence[str], settings: Any, base: Any, path: str) -> None:
+    for key in keys:
+        here, there = base.get(key), settings.get(key)
+        if here != there:
+            raise ModelError(f"does not fit {path}: its denoiser's {key} is {there}, the base's is {here}")
+
+
+def check_contenders(contenders: Sequence[Contender], path: str, revision: str | None = None) -> None:
+    """Refuse, before anything is drawn, a model that cannot be had or is of another architecture.
+
+    Args:
+        contenders: without the base.
+        path: of the base.
+        revision: of the base.
+
+    Raises:
+        ModelError: a line that names the contender and what does not fit.
+    """
+    base = load_settings(resolve(path), "unet", "config.json", revision=revision)
+    for one in contenders:
+        where = resolve(one.path)
+        try:
+            if one.kind == "lora":
+                _check_readable(Path(where))
+            if one.kind in ("network", "pipeline", "hub"):
+                whole = one.kind == "pipeline" or (one.kind == "hub" and _has_index(where))
+                folder = "unet" if whole else _network_folder(where)
+                settings = load_settings(where, folder, "config.json")
+                _check_agrees(OF_LATENTS if whole else MUST_AGREE, settings, base, path)
+        except ModelError as error:
+            raise ModelError(f"{one.name}: {str(error).removeprefix('model.path: ')}") from error
+
+
+def _check_readable(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file}: no LoRA, it cannot be read ({str(error).splitlines()[0][:120]})") from error
 
 
 class ContentDigests:
@@ -185,10 +221,14 @@ class ContentDigests:
 
 def _commit(path: str, revision: str | None) -> str:
     """Return the commit of a hub id's snapshot on this machine, which its folder is named after."""
-    for name in (INDEX, "unet/config.json", "config.json"):
-        found = try_to_load_from_cache(path, name, revision=revision)
+    for folder, name in (("", INDEX), ("unet", "config.json")):
+        try:
+            load_settings(path, folder, name, revision=revision)  # fetched, if it is not here yet
+        except ModelError:
+            continue
+        found = try_to_load_from_cache(path, f"{folder}/{name}" if folder else name, revision=revision)
         if isinstance(found, str):
-            return Path(found).parents[name.count("/")].name
+            return Path(found).parents[1 if folder else 0].name
     return revision or "main"
 
 

@@ -18,6 +18,7 @@ from diffpref.evaluation.evaluating import evaluate
 from diffpref.evaluation.folder import EvaluationFolder
 from diffpref.evaluation.measures import PROBES
 from diffpref.evaluation.measuring import Measures, Studio
+from diffpref.evaluation.placing import check_contenders
 from diffpref.models import DenoiserFamily, load_family
 from diffpref.models.roles import NetworkRole
 from diffpref.sampling import Sampler, SamplerSettings
@@ -195,11 +196,20 @@ def test_a_model_that_does_not_fit_is_one_line(tiny_sdxl: Path, tmp_path: Path) 
     network.save_pretrained(tmp_path / "unet")
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "pytorch_lora_weights.safetensors").write_bytes(b"x" * 100)
-    for name, kind, said in (("unet", "network", "its denoiser's"), ("lora", "lora", "no LoRA for this model")):
+    registry.get("sd").tiny().pipeline().save_pretrained(tmp_path / "sd")
+    said = {"unet": ("network", "its denoiser's"), "lora": ("lora", "no LoRA"), "sd": ("pipeline", "Stable Diffusion")}
+    for name, (kind, text) in said.items():
+        one = Contender(name, kind, str(tmp_path / name))
         with pytest.raises(ModelError) as error:
-            run(tmp_path / name / "out", Drawing(tiny_sdxl), [Contender(name, kind, str(tmp_path / name))])
-        assert str(error.value).startswith(f"{name}: ") and said in str(error.value)
+            run(tmp_path / "out" / name, Drawing(tiny_sdxl), [one])
+        assert str(error.value).startswith(f"{name}: ") and text in str(error.value)
         assert "\n" not in str(error.value)
+        if kind != "pipeline":  # another text encoder is no hindrance for a whole model
+            with pytest.raises(ModelError, match=f"^{name}: .*{text}"):
+                check_contenders([one], str(tiny_sdxl))
+    check_contenders([Contender("same", "pipeline", str(tiny_sdxl))], str(tiny_sdxl))
+    with pytest.raises(ModelError, match=r"^gone: no/where is neither a folder nor a hub id that can be reached"):
+        check_contenders([Contender("gone", "hub", "no/where")], str(tiny_sdxl))
 
 
 def test_nobody_to_judge_is_told(tiny_sdxl: Path, tmp_path: Path) -> None:

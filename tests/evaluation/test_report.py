@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -184,6 +185,33 @@ def test_same_report_twice_is_the_same_bytes(tmp_path):
         make(tmp_path / name)
     for name in ("report.html", "report.md", "grid.png", "results.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_report_of_three_shows_them_side_by_side_and_warns(tmp_path):
+    base, aligned = [flat(r) for r in (50, 150, 60, 90)], [flat(r) for r in (200, 20, 190, 90)]
+    two = judged_pair((NASTY, "b", "c", "d"), [0, 1, 2, 3], base, aligned, {"redness": Redness()}, num_draws=200)
+    columns = {"base": two.columns["base"], "ours": two.columns["aligned"], "other": two.columns["base"]}
+    columns["ours"] = replace(columns["ours"], labelled_by=("redness",))
+    standings = replace(two, columns=columns)
+    images = {"base": base, "ours": aligned, "other": base}
+    path = write_report(tmp_path, standings, kept_pictures(images, 4), title="Three")
+    page = parse(path.read_text())
+    texts = " ".join(page.texts)
+    assert "By redness, ours wins 62.5 % of 4 prompt-seed pairs against the base model" in texts
+    assert "none of the judges is independent of them" in texts
+    assert texts.count("Largest gains") == 2 and "Side by side" in texts and "Before and after" not in texts
+    assert path.read_text().count('class="many"') == 4
+    assert Image.open(tmp_path / "grid.png").height > Image.open(tmp_path / "grid.png").width
+    told = (tmp_path / "report.md").read_text()
+    assert "**Note.** ours: trained on labels by redness" in told and "<script" not in told.replace("\\<", "")
+
+
+def test_report_without_pictures_has_every_number(tmp_path):
+    standings, _ = make(tmp_path / "with")
+    path = write_report(tmp_path / "without", standings, None, title="T")
+    assert not (tmp_path / "without" / "grid.png").exists() and "<img" not in path.read_text()
+    one, other = ((tmp_path / name / "results.json").read_bytes() for name in ("with", "without"))
+    assert one == other
 
 
 def test_report_without_facts_or_without_losses_says_so(tmp_path):
