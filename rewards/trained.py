@@ -23,10 +23,12 @@ from diffpref.core.contracts import Conditioning, Media, Reward, RewardInfo, Row
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models import load_family
+from diffpref.models.clip_towers import image_features
 from diffpref.models.heads import load_heads
 from diffpref.models.reward_files import RewardFiles
 from diffpref.objectives.pair_probability import PairModel
 from diffpref.rewards import registry
+from diffpref.rewards._dual_encoder import Framing
 from diffpref.rewards._media import as_clips, as_pictures, as_texts, check_lengths
 from diffpref.rewards._weights import Precision, content_version
 
@@ -67,14 +69,7 @@ class Trained:
             DataError: an item of another kind.
             ConfigError: the model compares two items and scores none.
         """
-        said = self.say(media, prompts)
-        if "score" in said:
-            return said["score"]
-        if "scores" in said:
-            return said["scores"].mean(dim=1)
-        raise ConfigError(
-            f"reward '{NAME}' was trained by an objective of embeddings, which compare; use it as a judge"
-        )
+        return _score(self.say(media, prompts))
 
     def score_aspects(
         self, media: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]] | None = None
@@ -106,6 +101,37 @@ class Trained:
         if not parts:
             return {"score": torch.zeros(0), "scores": torch.zeros(0, len(self.info.aspects))}
         return {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class TrainedOnPictures(Trained):
+    """A reward of pictures, through which gradients pass.
+
+    Args:
+        ask_pixels: of (N, 3, H, W) pixels in [0, 1] and N prompts.
+    """
+
+    ask_pixels: Callable[[Tensor, Sequence[str]], dict[str, Tensor]] = lambda pixels, prompts: {}
+
+    def score_tensors(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return (N,) float32, differentiable in ``pixels`` (N, 3, H, W) in [0, 1].
+
+        Raises:
+            ShapeError: wrong shape, or not as many prompts as pictures.
+            ConfigError: the model compares two items and scores none.
+        """
+        check_lengths(NAME, pixels, prompts)
+        parts = [self.ask_pixels(pixels[rows], prompts[rows]) for rows in _slices(len(pixels), self.micro_batch)]
+        return torch.cat([_score(part) for part in parts]) if parts else pixels.new_zeros(0)
+
+
+def _score(said: Mapping[str, Tensor]) -> Tensor:
+    """Return the score, or the mean of several aspects."""
+    if "score" in said:
+        return said["score"].float()
+    if "scores" in said:
+        return said["scores"].float().mean(dim=1)
+    raise ConfigError(f"reward '{NAME}' was trained by an objective of embeddings, which compare; use it as a judge")
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
@@ -143,8 +169,10 @@ def load_trained(
     if path is None:
         raise ConfigError("reward 'trained' needs a path: the folder of a run of 'diffpref reward train'")
     files, folder = RewardFiles.find(resolve(path))
-    told = base or files.base
-    ask = (_of_text if files.media == "text" else _of_towers)(files, folder, told, device, PRECISIONS[precision])
+    if files.folder == "model" and files.family != "head_scorer":
+        base = str(folder / "model")  # whole: what it was trained from is not needed
+    made = _of_text if files.media == "text" else _of_towers
+    ask, pixels = made(files, folder, base or files.base, device, PRECISIONS[precision])
     pair = PairModel(**files.pair) if files.pair else None
     parts = [content_version(folder / name) for name in (files.folder, "heads") if (folder / name).is_dir()]
     version = hashlib.sha256(" ".join([*parts, files.base]).encode()).hexdigest()[:12]
@@ -152,23 +180,27 @@ def load_trained(
     info = RewardInfo(
         name=NAME,
         version="+".join([f"sha256-{version}", *([precision] if precision != "float32" else [])]),
-        licence="Apache-2.0" if told.startswith(PREFIX) else "as its base model",
+        licence="Apache-2.0" if files.base.startswith(PREFIX) else "as its base model",
         range=(-largest, largest),
         pair_scale=pair.pair_scale if pair else None,
         media=files.media,
         aspects=files.aspects,
+        differentiable=files.media == "image",
     )
+    if files.media == "image":
+        return TrainedOnPictures(info, ask, pair, micro_batch, pixels)
     return Trained(info, ask, pair, micro_batch)
 
 
-def _of_towers(files: RewardFiles, folder: Path, base: str, device: str, precision: str) -> Ask:
+def _of_towers(files: RewardFiles, folder: Path, base: str, device: str, precision: str) -> tuple[Ask, Any]:
     """Return the asking of a model of pictures or clips."""
     kind: Any = registry_of_families(files.family)
     says, scorer = frozenset(files.says), Scorer.model_validate(files.scorer)
     parts = ("towers",) if kind.encodes_once else ("network", "text")
     family: Any = load_family(files.family, base, parts=parts, precision=precision, revision=files.revision)
     family.settle(says, scorer, Random(0), files.size)
-    family.apply(str(folder / files.folder), files.folder == "lora")
+    if kind.encodes_once or files.folder == "lora":
+        family.apply(str(folder / files.folder), files.folder == "lora")
     family.install_heads(says, str(folder / "heads") if files.heads else None, files.size)
     family.to(device)
     for module in (family.network, family.heads):
@@ -180,14 +212,23 @@ def _of_towers(files: RewardFiles, folder: Path, base: str, device: str, precisi
         from diffpref.data.clips import spaced
 
         shown = [item if count is None else [item[n] for n in spaced(len(item), count)] for item in items]
-        rows = Rows("score", {"media": family.encode_media(shown)}, family.encode_prompts(prompts), {})
-        inputs = {name: tensor.to(device) for name, tensor in rows.inputs.items()}
+        return answer(family.encode_media(shown), prompts)
+
+    def answer(rows: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        told = family.encode_prompts(prompts).to(device)
         said: dict[str, Tensor] = family.answer(
-            family.network, Rows("score", inputs, rows.conditioning.to(device), {}), says, trained=True
+            family.network, Rows("score", {"media": rows.to(device)}, told, {}), says, trained=True
         )
         return said
 
-    return ask
+    processor = family.told.processor
+    framing = Framing(processor.crop_size["height"], tuple(processor.image_mean), tuple(processor.image_std))
+
+    def pixels(values: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        framed = framing(values.to(device)).unsqueeze(1)
+        return answer(image_features(family.model, framed) if kind.encodes_once else framed, prompts)
+
+    return ask, pixels
 
 
 def registry_of_families(name: str) -> Any:
@@ -197,10 +238,11 @@ def registry_of_families(name: str) -> Any:
     return families.get(name)
 
 
-def _of_text(files: RewardFiles, folder: Path, base: str, device: str, precision: str) -> Ask:
+def _of_text(files: RewardFiles, folder: Path, base: str, device: str, precision: str) -> tuple[Ask, Any]:
     """Return the asking of a language model with heads."""
     family: Any = load_family(files.family, base, precision=precision, revision=files.revision)
-    family.apply(str(folder / files.folder), files.folder == "lora")
+    if files.folder == "lora":
+        family.apply(str(folder / files.folder), lora=True)
     family.heads = load_heads(folder / "heads")
     family.to(device)
     family.heads.to(device).requires_grad_(False)
@@ -223,4 +265,4 @@ def _of_text(files: RewardFiles, folder: Path, base: str, device: str, precision
         said = family.answer(family.network, rows, says, trained=True)
         return {name: said[name] for name in files.says}
 
-    return ask
+    return ask, None

@@ -71,11 +71,15 @@ class Model(Section):
 class Adapter(Section):
     """Which weights are trained."""
 
-    kind: Text = Field(default="lora", description="lora (low-rank adapters) or full (every weight of the denoiser)")
+    kind: Text = Field(
+        default="lora", description="lora (low-rank adapters), full (every weight), or part (those of targets)"
+    )
     rank: PositiveInt = Field(default=8, description="LoRA rank")
     alpha: Positive | None = Field(default=None, description="LoRA scale is alpha / rank; not given: alpha = rank")
     targets: list[Text] | None = Field(
-        default=None, description="module names to adapt; not given: the family's attention"
+        default=None,
+        description="lora: names of modules, not given: the family's attention; part: beginnings or patterns of"
+        " names of weights, not given: the second half of the blocks",
     )
     start: Text | None = Field(
         default=None, description="folder or file of a LoRA that the policy starts from; it is the reference too"

@@ -104,8 +104,9 @@ def agreement(reward: Any) -> float:
         ("clip_scorer", {}),
         ("clip_scorer", {"adapter": {"kind": "lora", "rank": 4}, "optim": {"learning_rate": 1e-2}}),
         ("clip_scorer", {"scorer": {"head": "mlp"}}),
+        ("clip_scorer", {"adapter": {"kind": "part", "targets": ["vision_model.encoder.layers.1", "*_projection.*"]}}),
     ],
-    ids=["head", "linear", "towers", "lora", "towers and head"],
+    ids=["head", "linear", "towers", "lora", "towers and head", "part"],
 )
 def test_it_learns_and_the_run_is_a_reward(keys: Keys, family: str, changes: dict[str, Any]) -> None:
     changes = {"training": {"steps": 40, "batch_size": 8}, **changes}
@@ -126,6 +127,19 @@ def test_it_learns_and_the_run_is_a_reward(keys: Keys, family: str, changes: dic
 
     outside = reward.score([decode_image(data) for data in found], [item.prompt for item in items] * 2)
     torch.testing.assert_close(outside, inside, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_is_trained_and_the_rest_stays(keys: Keys, towers: Path) -> None:
+    adapter = {"kind": "part", "targets": ["text_model.encoder.layers.[1-9].*", "visual_projection"]}
+    trainer, _ = run(
+        keys("bradley_terry", family="clip_scorer", adapter=adapter, training={"steps": 2, "batch_size": 4})
+    )
+    before, after = load_file(towers / "model.safetensors"), load_file(trainer.output / "model" / "model.safetensors")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    asked = {name for name in before if name.startswith(("text_model.encoder.layers.1.", "visual_projection"))}
+    assert before.keys() == after.keys() and moved <= asked and len(moved) > 0.5 * len(asked)
+    with pytest.raises(DiffprefError, match="no weight's name begins with 'towers'"):
+        run(keys("bradley_terry", "other", "clip_scorer", adapter={"kind": "part", "targets": ["towers"]}))
 
 
 def test_whole_towers_are_a_plain_clip_model(keys: Keys) -> None:

@@ -53,8 +53,8 @@ class TwoTowers(nn.Module):
             head: takes the place of the cosine.
         """
         image, text = image_features(self.network, media), text_features(self.network, ids, mask)
-        if head is not None:
-            return head(image, text)
+        if head is not None:  # the cosine's scale belongs to the graph still, as DDP asks of whatever is trained
+            return head(image + 0.0 * self.network.logit_scale, text)
         with torch.autocast(image.device.type, enabled=False):
             return {"score": self.network.logit_scale.float().exp() * (image * text).sum(dim=-1)}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffpref.cache import TensorCache
 from diffpref.config import Recipe
 from diffpref.core.contracts import Batch, Candidate, Conditioning, Record
+from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.data import Item
 from diffpref.data.clips import candidate_bytes, read_frames
@@ -65,6 +66,10 @@ class ScoreEncoder:
     ) -> ScoreEncoder:
         from diffpref.models import registry as families
 
+        data = recipe.data
+        odd = {"random_flip": data.random_flip, "random_crop": data.random_crop, "resolution": data.resolution}
+        for name in (name for name, value in odd.items() if value):
+            raise ConfigError(f"data.{name}: pictures are framed as the image processor says; leave it out")
         kind: Any = families.get(recipe.model.family)
         family = open_family(recipe.model, "towers" if kind.encodes_once else "text").to(device)
         return cls(
