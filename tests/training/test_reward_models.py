@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_encoders import save_clip
 
 from diffpref import rewards
-from diffpref.config import Data, build_recipe
+from diffpref.config import Data, build_recipe, load_recipe, recipe_names
 from diffpref.core.contracts import Candidate, Judgement, Record, Score
 from diffpref.core.errors import DiffprefError
 from diffpref.data import write_store
@@ -265,3 +266,25 @@ def test_the_logit_scale_stays_within_its_bounds(keys: Keys) -> None:
     told = {"scorer": {"max_logit_scale": 20.0}, "optim": {"learning_rate": 1e-1}}
     trainer, _ = run(keys("bradley_terry", family="clip_scorer", **told))
     assert 0.0 <= trainer.family.network.logit_scale.item() <= np.log(20.0) + 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("rewards/")])
+def test_every_bundled_recipe_trains(name: str, towers: Path, store: Path, tmp_path: Path) -> None:
+    own = load_recipe(name, {"output": str(tmp_path / "run"), "data.source": str(store)})
+    small: dict[str, Any] = {"training.steps": 2, "training.batch_size": 2, "training.accumulation": 1}
+    if own.model.family == "causal_lm":
+        rows = [{"prompt": f"{n}? ", "chosen": "yes", "rejected": "no, no"} for n in range(4)]
+        (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        small |= {"data.source": str(tmp_path / "texts.jsonl"), "data.score": None}
+    else:
+        small |= {"data.source": str(store), "data.score": "colour", "model.path": str(towers), "adapter.targets": None}
+        small |= {"data.aspects": ["colour", "grain"] if own.data.aspects else [], "model.precision": "fp32"}
+    trainer = Trainer(load_recipe(name, {"output": str(tmp_path / "run"), **small}))
+    rows_done = list(trainer.steps())
+    assert len(rows_done) == 2 and (trainer.output / "reward.json").is_file()
+    if own.model.family == "causal_lm":
+        reward = rewards.load("trained", str(trainer.output))
+        scores = reward.score(["yes", "no, no", "yes"], ["1? ", "1? ", "2? "])
+        assert reward.info.media == "text" and scores.isfinite().all()
+        again = reward.score(["no, no"], ["1? "])
+        torch.testing.assert_close(again, scores[1:2], rtol=1e-4, atol=1e-4)
