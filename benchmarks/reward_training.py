@@ -103,7 +103,7 @@ def agreement(folder: Path) -> list[str]:
         *((name, load("trained", str(folder / slug(name)))) for name in RUNS),
     ]
     lines = [
-        f"{len(pairs):,} pairs of {len(store):,} unseen captions; the trained scorers learnt from pairs of other captions.",
+        f"{len(pairs):,} pairs of {len(store):,} unseen captions; the trained scorers learnt from other ones.",
         "",
         "| scorer | agrees with the oracle | 95 % interval | calibration error | with a fitted scale |",
         "|---|---|---|---|---|",
