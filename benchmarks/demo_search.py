@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diffpref.config import load_yaml
 from diffpref.config.recipe import find_recipe
-from diffpref.evaluation.results import Comparison
+from diffpref.evaluation import Standings, comparison
 from diffpref.loops import align, load_alignment
 from diffpref.training.log import read_metrics
 
@@ -37,16 +37,15 @@ def trial(output: Path, beta: float, rate: float, steps: int, seed: int) -> str:
     }
     evaluation = {**given["evaluation"], "prompts": CAPTIONS, "seeds": 2}
     overrides = {"output": str(output), "seed": seed, "training": training, "evaluation": evaluation}
-    found = output / name / "comparison.json"
-    if found.exists():
-        comparison = Comparison.load(found)
-    else:
-        comparison = align(load_alignment("rounds/shapes", overrides))
-        comparison.save(found)
+    found = output / name / "results.json"
+    if not found.exists():
+        align(load_alignment("rounds/shapes", overrides))
+        Standings.load(output / "results.json").save(found)
+    compared = comparison(Standings.load(found), "aligned")
     last = read_metrics(output / name / "metrics.jsonl")[-20:]
     error = sum(row["errors/chosen_vs_reference"] for row in last) / len(last)
     accuracy = sum(row["rewards/accuracies"] for row in last) / len(last)
-    right, facts, judge = comparison.all_facts, comparison.num_facts, comparison.judges[0]
+    right, facts, judge = compared.all_facts, compared.num_facts, compared.judges[0]
     return (
         f"| {beta:g} | {rate:g} | {steps} | {right.base_share:.1%} -> {right.aligned_share:.1%} |"
         f" {facts.win.rate:.1%} | {judge.win.rate:.1%} | {error:+.5f} | {accuracy:.2f} |\n"

@@ -14,7 +14,7 @@ from diffpref.evaluation.contenders import BASE, BASE_CONTENDER, Contender
 from diffpref.evaluation.drift import DriftProbe, drift_of
 from diffpref.evaluation.embedding import set_distances
 from diffpref.evaluation.independence import labels_of
-from diffpref.evaluation.measuring import Images, Measures, Studio, measure
+from diffpref.evaluation.measuring import Images, Measures, Studio, check_judges, measure
 from diffpref.evaluation.placing import ContentDigests
 from diffpref.evaluation.provenance import library_versions
 from diffpref.evaluation.selection import random_sample
@@ -73,12 +73,13 @@ def evaluate(
 
     Raises:
         DataError: nobody to judge.
-        ConfigError: nobody is called ``against``.
+        ConfigError: nobody is called ``against``, or a judge cannot score pictures of these prompts.
         CheckpointError: a contender's weights do not fit the base.
     """
     if not measures.judges and measures.facts is None:
         raise DataError("nobody judges: name at least one reward")
     folder, plan = studio.folder, studio.folder.plan
+    check_judges(measures.judges, metadata=bool(plan.metadata))
     everyone = [BASE_CONTENDER, *contenders]
     digests = ContentDigests(folder.digests)
     found = {one.name: digests.of(one, base_digest) for one in everyone}

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from diffpref.core.contracts import Reward
+from diffpref.core.errors import ConfigError
 from diffpref.evaluation.compare import Facts, ask, look
 from diffpref.evaluation.contenders import Contender
 from diffpref.evaluation.embedding import EmbeddingFiles
@@ -20,7 +21,7 @@ from diffpref.models import DenoiserFamily
 from diffpref.models.base import Network
 from diffpref.sampling import Sampler
 
-__all__ = ["Images", "Measures", "Sample", "Studio", "measure"]
+__all__ = ["Images", "Measures", "Sample", "Studio", "check_judges", "measure"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,29 @@ class Measures:
             assert self.facts is not None
             return list(look(self.facts, pictures, prompts))
         return [float(self.probes[name](picture)) for picture in pictures]
+
+
+def check_judges(judges: Mapping[str, Any], *, metadata: bool) -> None:
+    """Refuse, before anything is drawn, judges that cannot score the pictures.
+
+    Args:
+        judges: name -> reward.
+        metadata: whether the prompts come with any.
+
+    Raises:
+        ConfigError: a judge of another kind of media, one that only compares, or one that reads metadata which the
+            prompts do not have.
+    """
+    for name, judge in judges.items():
+        if not callable(getattr(judge, "score", None)):
+            raise ConfigError(f"reward '{name}' compares two items and scores none; name one that scores pictures")
+        if judge.info.media != "image":
+            raise ConfigError(f"reward '{name}' scores {judge.info.media}, and contenders draw pictures")
+        if judge.info.needs_metadata and not metadata:
+            raise ConfigError(
+                f"reward '{name}' reads what a picture should show from metadata, which these prompts do not have; name"
+                " a prompt set with metadata, or a .jsonl file"
+            )
 
 
 def measure(

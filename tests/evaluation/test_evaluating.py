@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from diffpref.core.contracts import RewardInfo
-from diffpref.core.errors import DataError, DiffprefError, ModelError
+from diffpref.core.errors import ConfigError, DataError, DiffprefError, ModelError
 from diffpref.evaluation import EvaluationPlan, Standings, make_table
 from diffpref.evaluation.contenders import Contender
 from diffpref.evaluation.evaluating import evaluate
@@ -210,6 +211,25 @@ def test_a_model_that_does_not_fit_is_one_line(tiny_sdxl: Path, tmp_path: Path) 
     check_contenders([Contender("same", "pipeline", str(tiny_sdxl))], str(tiny_sdxl))
     with pytest.raises(ModelError, match=r"^gone: no/where is neither a folder nor a hub id that can be reached"):
         check_contenders([Contender("gone", "hub", "no/where")], str(tiny_sdxl))
+
+
+def test_judges_that_cannot_score_these_pictures_are_refused_before_anything_is_drawn(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    drawing, reward = Drawing(tiny_sdxl), Redness()
+    wrong = {"media": "video", "needs_metadata": True}
+    said = {"media": "scores video, and contenders draw pictures", "needs_metadata": "reads what a picture should show"}
+    for field, value in wrong.items():
+        reward.info = replace(Redness().info, **{field: value})
+        with pytest.raises(ConfigError, match=f"^reward 'redness' {said[field]}"):
+            run(tmp_path, drawing, [], reward)
+    studio = drawing.studio(EvaluationFolder(tmp_path, plan()))
+    with pytest.raises(ConfigError, match="compares two items and scores none"):
+        evaluate([], studio, Measures({"pairs": object()}), "base-weights")
+    assert drawing.drawn == 0
+    reward.info = replace(Redness().info, needs_metadata=True)
+    told = plan(metadata=tuple({"row": k} for k in range(6)))
+    assert run(tmp_path, drawing, [], reward, plan=told).columns["base"].scores["redness"][0] is not None
 
 
 def test_nobody_to_judge_is_told(tiny_sdxl: Path, tmp_path: Path) -> None:
