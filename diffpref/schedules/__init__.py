@@ -7,6 +7,17 @@ from diffpref.schedules.density import Density, DensityKind
 from diffpref.schedules.discrete import DiscreteSchedule
 from diffpref.schedules.edm import EdmSchedule
 from diffpref.schedules.flow import DynamicShift, FlowSchedule
+from diffpref.schedules.inversion import (
+    LANDINGS,
+    InversionPath,
+    Landing,
+    Start,
+    Told,
+    inversion_direction,
+    inversion_path,
+    inversion_step,
+    started_at,
+)
 from diffpref.schedules.steps import (
     SPACINGS,
     ddim_landings,
@@ -29,6 +40,7 @@ from diffpref.schedules.stochastic import (
 )
 
 __all__ = [
+    "LANDINGS",
     "PREDICTION_TYPES",
     "SPACINGS",
     "Density",
@@ -38,8 +50,12 @@ __all__ = [
     "EdmSchedule",
     "FlowSchedule",
     "FlowStep",
+    "InversionPath",
+    "Landing",
     "PredictionType",
     "Schedule",
+    "Start",
+    "Told",
     "cps_logps",
     "dance_sde_step",
     "ddim_distribution",
@@ -54,4 +70,8 @@ __all__ = [
     "flow_sde_step",
     "gaussian_kl",
     "gaussian_logps",
+    "inversion_direction",
+    "inversion_path",
+    "inversion_step",
+    "started_at",
 ]
