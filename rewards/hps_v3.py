@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffpref.core.annotations import PositiveInt
 from diffpref.core.contracts import Media, Reward, RewardInfo
 from diffpref.core.errors import ShapeError
+from diffpref.objectives.pair_probability import gaussian_preference
 from diffpref.rewards import registry
 from diffpref.rewards._layout import fill
 from diffpref.rewards._media import as_pictures, check_lengths
@@ -28,7 +29,7 @@ from diffpref.rewards._templates import Template, open_template
 from diffpref.rewards._vlm import Question
 from diffpref.rewards._weights import Precision, content_version
 
-__all__ = ["HPSv3", "gaussian_preference", "load_hps_v3"]
+__all__ = ["HPSv3", "load_hps_v3"]
 
 PUBLISHED = Published("hps_v3", "MizzenAI/HPSv3", ("HPSv3.safetensors",), "MIT")
 BASE = "Qwen/Qwen2-VL-7B-Instruct"
@@ -44,35 +45,6 @@ WORDS = (
     "Prompt: {prompt}\n"
     f"One rating for everything: {TOKEN}"
 )
-
-
-def gaussian_preference(
-    first_mean: Tensor, first_log_std: Tensor, second_mean: Tensor, second_log_std: Tensor
-) -> Tensor:
-    r"""Return P(the first is better) of two uncertain scores.
-
-    .. math:: P = \mathbb{E}\,[\sigma(z)], \qquad z \sim N(\mu_a - \mu_b,\; \sigma_a^2 + \sigma_b^2)
-
-    The mean is a sum over 1001 even places within 8 deviations, exact to 1e-6 for deviations up to 40; Gauss-Hermite
-    nodes, which serve the loss, miss the step that sigma(z) is when the deviation is large.
-
-    Args:
-        first_mean: (N,) mu of the first.
-        first_log_std: (N,) logarithm of its sigma, clamped to [-10, 10] as in training.
-        second_mean: (N,) mu of the second.
-        second_log_std: (N,) logarithm of its sigma.
-
-    Returns:
-        (N,) probabilities in float32; those of the two orders add up to 1. float64 in is computed in float64.
-
-    Source: Ma et al., HPSv3, arXiv 2508.03789, the model behind `gaussian_pair_loss`.
-    """
-    nodes = torch.linspace(-8, 8, 1001, dtype=torch.float64, device=first_mean.device)
-    shares = torch.exp(-nodes.square() / 2)
-    logs = [part.double().clamp(-10, 10) for part in (first_log_std, second_log_std)]
-    deviation = sum((2 * part).exp() for part in logs).sqrt()  # type: ignore[union-attr]
-    gaps = (first_mean.double() - second_mean.double())[:, None] + deviation[:, None] * nodes
-    return (gaps.sigmoid() @ (shares / shares.sum())).to(torch.promote_types(first_mean.dtype, torch.float32))
 
 
 class HPSv3:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from tiny_reward_heads import before_4_52, plain, ranknet, save_hps_v3, tiny_qwe
 from diffpref import rewards
 from diffpref.core.contracts import Judge
 from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
+from diffpref.objectives.pair_probability import gaussian_preference
 from diffpref.rewards._qwen2_vl import resized_picture
 from diffpref.rewards._vlm import Question
-from diffpref.rewards.hps_v3 import PIXELS, WORDS, gaussian_preference
+from diffpref.rewards.hps_v3 import PIXELS, WORDS
 
 
 @pytest.fixture(scope="module")
@@ -187,23 +187,3 @@ def test_it_judges_pairs_by_both_deviations(reward: Any) -> None:
     assert torch.equal(wins, expected) and wins.dtype == torch.float32
     with pytest.raises(ShapeError, match="2 first items but 1 second"):
         reward.compare(first, second[:1], prompts)
-
-
-@pytest.mark.parametrize("deviation", [1e-4, 0.3, 1.0, 5.0, 40.0])
-@pytest.mark.parametrize("gap", [-3.0, 0.0, 0.7, 12.0])
-def test_the_probability_is_the_expected_sigmoid(gap: float, deviation: float) -> None:
-    quarters = np.linspace(-60, 60, 2_000_001)  # of a logistic number L: E[sigmoid(z)] = P(L < z)
-    density = 1 / (4 * np.cosh(quarters / 2) ** 2)
-    below = torch.special.ndtr(torch.from_numpy((gap - quarters) / deviation)).numpy()
-    expected = np.trapezoid(density * below, quarters)
-    log_std = torch.tensor([math.log(deviation / math.sqrt(2))], dtype=torch.float64)
-    found = gaussian_preference(torch.tensor([gap], dtype=torch.float64), log_std, torch.zeros(1).double(), log_std)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
-
-
-def test_deviations_are_clamped_as_in_training() -> None:
-    mean = torch.tensor([0.5])
-    at_edge = gaussian_preference(mean, torch.tensor([10.0]), torch.zeros(1), torch.zeros(1))
-    assert torch.equal(gaussian_preference(mean, torch.tensor([50.0]), torch.zeros(1), torch.zeros(1)), at_edge)
-    sure = gaussian_preference(mean, torch.tensor([-99.0]), torch.zeros(1), torch.tensor([-99.0]))
-    assert torch.allclose(sure, mean.sigmoid(), atol=1e-6)
