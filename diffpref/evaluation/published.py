@@ -10,8 +10,10 @@ from typing import Any, Literal
 from diffpref.config import load_yaml
 from diffpref.core.assets import ASSETS
 from diffpref.core.errors import DataError
+from diffpref.evaluation.measures import macro_average
+from diffpref.evaluation.table import Entry
 
-__all__ = ["COMPARABLE", "Confidence", "PublishedRow", "Setting", "architecture_of", "published_rows"]
+__all__ = ["COMPARABLE", "Confidence", "PublishedRow", "Setting", "architecture_of", "as_published", "published_rows"]
 
 COMPARABLE = (
     "A number is comparable only with numbers of its own setting: one model differs by 0.8 PickScore between two of"
@@ -93,3 +95,24 @@ def published_rows(architecture: str) -> tuple[PublishedRow, ...]:
             raise DataError(f"{file.name}: {row['model']} is of the setting {row['setting']}, which is not explained")
         rows.append(PublishedRow(row["model"], settings[row["setting"]], values))
     return tuple(rows)
+
+
+def as_published(entry: Entry, version: str) -> float | None:
+    """Return our number in the unit of the papers' tables; None where it is another measure than theirs.
+
+    HPS stands there as 100 times the cosine, PickScore as the logit, and GenEval as the mean of the tasks' means of its
+    strict rule.
+
+    Args:
+        entry: a contender's, by a measure.
+        version: of that measure: it names output, scale and rule.
+    """
+    parts = version.split("+")
+    if entry.measure in ("hps_v2", "hps_v21"):
+        return entry.mean if "x100" in parts else 100 * entry.mean
+    if entry.measure == "pickscore":
+        return None if {"cosine", "prob", "div26"} & {*parts} else entry.mean
+    if entry.measure == "geneval":
+        tasks = entry.means.get("tag")
+        return macro_average(tasks) if tasks and "strict" in parts else None
+    return entry.mean

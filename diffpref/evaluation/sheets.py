@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffpref.evaluation.headline import TIES, number, percent, reading, words
-from diffpref.evaluation.published import COMPARABLE, published_rows
+from diffpref.evaluation.measures import macro_average
+from diffpref.evaluation.published import COMPARABLE, as_published, published_rows
 from diffpref.evaluation.standings import Column, Standings
 from diffpref.evaluation.statistics import Interval, WinRate
 from diffpref.evaluation.table import Entry, Table
@@ -40,6 +41,7 @@ def make_sheets(standings: Standings, table: Table) -> list[Sheet]:
         _macros(standings, table),
         _shares(standings, table),
         *_categories(standings, table),
+        *_means(standings, table),
         _probes(standings),
         _whole(standings),
         _published(standings, table),
@@ -138,6 +140,24 @@ def _categories(standings: Standings, table: Table) -> Iterable[Sheet]:
         yield Sheet(f"By {words(axis)}", (words(axis), "pairs", "contender", *measures), tuple(rows), note)
 
 
+def _means(standings: Standings, table: Table) -> Iterable[Sheet]:
+    """Yield the mean scores by label, which is how GenEval and the HPSv2 benchmark are told."""
+    for axis, labels in standings.categories.items():
+        rows = []
+        for label in dict.fromkeys(label for several in labels for label in several):
+            count = sum(label in several for several in labels)
+            for name in standings.columns:
+                means = [entry.means[axis].get(label) for entry in table.of(name)]
+                rows.append((label, f"{count:,}", name, *("" if one is None else number(one) for one in means)))
+        for name in standings.columns if rows else ():
+            overall = [macro_average(one) if (one := entry.means[axis]) else None for entry in table.of(name)]
+            told = ("" if one is None else number(one) for one in overall)
+            rows.append(("mean of the above", "", name, *told))
+        measures = tuple(words(entry.measure) for entry in table.of(standings.against))
+        note = f"The last lines count every {words(axis)} once, however many prompts it has."
+        yield Sheet(f"Means by {words(axis)}", (words(axis), "pictures", "contender", *measures), tuple(rows), note)
+
+
 def _probes(standings: Standings) -> Sheet:
     names = list(dict.fromkeys(name for column in standings.columns.values() for name in column.probes))
 
@@ -183,7 +203,11 @@ def _published(standings: Standings, table: Table) -> Sheet:
     ]
     prompts = dict(standings.setting.get("prompts", {})).get("name", "prompts of its own")
     for name in standings.columns if rows else ():
-        means = {entry.measure: number(entry.mean) for entry in table.of(name)}
-        told.append((f"ours: {name}", f"ours: {prompts}, means", *(means.get(measure, "") for measure in names)))
+        found = {
+            entry.measure: as_published(entry, standings.judges.get(entry.measure, "")) for entry in table.of(name)
+        }
+        means = [found.get(measure) for measure in names]
+        ours = ("" if mean is None else number(mean) for mean in means)
+        told.append((f"ours: {name}", f"ours: {prompts}, means", *ours))
     settings = dict.fromkeys(str(row.setting) for row in rows)
     return Sheet("Published numbers", ("model", "setting", *names), tuple(told), " ".join([COMPARABLE, *settings]))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpref.core.errors import DataError
+from diffpref.evaluation.measures import by_category
 from diffpref.evaluation.standings import Column, Standings
 from diffpref.evaluation.statistics import (
     Interval,
@@ -43,6 +44,7 @@ class Entry:
         mean_difference: of the paired scores, with its bootstrap interval.
         median_difference: the median of the paired differences, likewise.
         categories: axis -> label -> the win rate among the prompts that bear it.
+        means: axis -> label -> the mean score of the prompts that bear it, and have one.
     """
 
     contender: str
@@ -57,6 +59,7 @@ class Entry:
     mean_difference: Interval | None = None
     median_difference: Interval | None = None
     categories: dict[str, dict[str, WinRate]] = field(default_factory=dict)
+    means: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def _entry(standings: Standings, name: str, measure: str) -> Entry:
         float(finite.mean()),
         float(np.median(finite)),
         float(finite.std(ddof=1)) if len(finite) > 1 else 0.0,
+        means=_means(standings, values),
     )
     other = _values(standings.columns[standings.against], measure)
     if name == standings.against or not (np.isfinite(values) & np.isfinite(other)).any():
@@ -168,19 +172,34 @@ def _entry(standings: Standings, name: str, measure: str) -> Entry:
     )
 
 
+def _rows(labels: Sequence[Sequence[str]], usable: np.ndarray) -> dict[str, list[int]]:
+    """Return label -> the prompts that bear it, for labels of which one prompt is usable."""
+    found: dict[str, list[int]] = {}
+    for row, several in enumerate(labels):
+        for label in dict.fromkeys(several):
+            found.setdefault(label, []).append(row)
+    return {label: rows for label, rows in found.items() if usable[rows].any()}
+
+
 def _by_category(standings: Standings, values: np.ndarray, other: np.ndarray) -> dict[str, dict[str, WinRate]]:
     """Return the win rate among the prompts of each label that has a pair of finite scores."""
+
+    def of(rows: list[int]) -> WinRate:
+        groups = [standings.prompts[row] for row in rows]
+        return win_rate(values[rows], other[rows], groups, ties=standings.ties, **_options(standings))
+
     finite = np.isfinite(values) & np.isfinite(other)
-    found: dict[str, dict[str, WinRate]] = {}
-    for axis, labels in standings.categories.items():
-        found[axis] = {}
-        for label in dict.fromkeys(label for several in labels for label in several):
-            rows = [i for i, several in enumerate(labels) if label in several]
-            if finite[rows].any():
-                groups = [standings.prompts[i] for i in rows]
-                ties, options = standings.ties, _options(standings)
-                found[axis][label] = win_rate(values[rows], other[rows], groups, ties=ties, **options)
-    return found
+    return {axis: by_category(_rows(labels, finite), of) for axis, labels in standings.categories.items()}
+
+
+def _means(standings: Standings, values: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the mean score of the prompts of each label that has a finite one."""
+    finite = np.isfinite(values)
+
+    def of(rows: list[int]) -> float:
+        return float(values[rows][finite[rows]].mean())
+
+    return {axis: by_category(_rows(labels, finite), of) for axis, labels in standings.categories.items()}
 
 
 def _shares(standings: Standings, name: str) -> list[Share]:

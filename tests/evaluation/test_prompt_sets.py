@@ -259,4 +259,7 @@ def test_parts_of_a_set_keep_its_columns_together():
     assert whole.members("k") == {"1": (0, 1), "2": (1,)}
     part = whole.select([2, 1])
     assert (part.prompts, part.categories["k"], part.metadata) == (("a", "b"), ((), ("2", "1")), ({"n": 2}, {"n": 1}))
+    assert [line.partition(": ")[2] for line in whole.unique().warnings] == [
+        f"{len(whole) - 2} of {len(whole)} prompts come again and are left out, with their categories"
+    ]
     assert whole.unique().metadata == ({"n": 0}, {"n": 1}) and part.unique() is part and part.sha256 == "sha"

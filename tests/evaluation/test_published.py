@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 
 from diffpref import rewards
@@ -58,3 +59,23 @@ def test_they_stand_beside_ours_for_such_a_base_and_for_no_other() -> None:
     assert rows["SmPO", "S"]["pickscore"] == "23.62"
     ours = rows["ours: ours", "ours: partiprompts, means"]
     assert (ours["pickscore"], ours["hps_v21"]) == ("22.50", "")
+
+
+@pytest.mark.parametrize(
+    ("measure", "version", "told"),
+    [
+        ("hps_v21", "v2.1", "25.00"),
+        ("hps_v21", "v2.1+x100", "0.2500"),
+        ("pickscore", "v1", "0.2500"),
+        ("pickscore", "v1+cosine", ""),
+        ("geneval", "d+strict+0.3", "0.5000"),  # two tasks: 0 of three, and 1 of one
+        ("geneval", "d+soft+0.3", ""),
+    ],
+)
+def test_ours_is_in_the_unit_of_the_papers_or_left_out(measure: str, version: str, told: str) -> None:
+    tasks = (("counting",),) * 3 + (("colors",),)
+    columns = {name: Column({measure: (0.0, 0.0, 0.0, 1.0)}) for name in ("base", "ours")}
+    setting = {"base": {"architecture": "sdxl"}}
+    found = Standings("abcd", (0, 1, 2, 3), columns, {measure: version}, {"tag": tasks}, num_draws=50, setting=setting)
+    sheet = next(one for one in make_sheets(found, make_table(found)) if one.title == "Published numbers")
+    assert dict(zip(sheet.heads, sheet.rows[-1], strict=True))[measure] == told

@@ -70,6 +70,17 @@ def test_categories_hold_the_win_rate_of_their_prompts():
     assert {label: (win.wins, win.ties, win.losses) for label, win in a.items()} == {"x": (1, 1, 1), "y": (1, 1, 1)}
 
 
+def test_means_by_category_leave_out_what_is_not_finite_and_their_mean_counts_each_label_once():
+    table = make_table(standings())
+    (_, a, b), base = table.of("ours"), table.of("base")[1]
+    assert a.means["style"] == pytest.approx({"x": (OURS[0] + OURS[1] + OURS[2]) / 3, "y": sum(OURS[2:5]) / 3})
+    assert b.means["style"] == pytest.approx({"x": 1.5, "y": 1 / 3}) and set(base.means["style"]) == {"x", "y"}
+    sheet = next(one for one in make_sheets(standings(), table) if one.title == "Means by style")
+    assert sheet.heads == ("style", "pictures", "contender", "facts right", "a", "b")
+    assert sheet.rows[-1][:3] == ("mean of the above", "", "ours")
+    assert float(sheet.rows[-1][5]) == pytest.approx((1.5 + 1 / 3) / 2, abs=1e-3)
+
+
 def test_macro_average_is_the_mean_of_the_win_rates_where_every_judge_scored():
     (macro,) = make_table(standings()).macros
     rates = [(1 + 0.5 + 1 + 0 + 1) / 5, (1 + 0.5 + 0 + 0 + 1) / 5]
@@ -156,7 +167,7 @@ def test_a_contender_with_fewer_than_two_independent_judges_is_told():
 def test_sheets_show_what_there_is():
     sheets = {sheet.title: sheet for sheet in make_sheets(standings(), make_table(standings()))}
     assert list(sheets) == [
-        "All contenders", "Mean over judges", "Facts", "By style", "Probes", "Distance from the base",
+        "All contenders", "Mean over judges", "Facts", "By style", "Means by style", "Probes", "Distance from the base",
     ]  # fmt: skip
     assert all(len(row) == len(sheet.heads) for sheet in sheets.values() for row in sheet.rows)
     rows = {(row[0], row[1]): row for row in sheets["All contenders"].rows}

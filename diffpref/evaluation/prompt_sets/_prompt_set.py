@@ -77,8 +77,12 @@ class PromptSet:
         )
 
     def unique(self) -> PromptSet:
-        """Return the set without the later ones of equal prompts, whose categories and metadata are lost."""
+        """Return the set without the later ones of equal prompts, whose categories and metadata are lost: it warns."""
         first: dict[str, int] = {}
         for row, prompt in enumerate(self.prompts):
             first.setdefault(prompt, row)
-        return self if len(first) == len(self.prompts) else self.select(list(first.values()))
+        if len(first) == len(self.prompts):
+            return self
+        lost = f"prompt set '{self.name}': {len(self.prompts) - len(first)} of {len(self.prompts)} prompts come again"
+        told = f"{lost} and are left out, with their categories"
+        return replace(self.select(list(first.values())), warnings=(*self.warnings, told))
