@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from diffpref.core.contracts import Candidate, Media, Record, Reward, Score
 from diffpref.core.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
 from diffpref.generation.unusable import UnusableScores, num_candidates
 
-__all__ = ["Progress", "score_records", "score_store", "score_watched", "versions", "watch"]
+__all__ = ["Progress", "score_records", "score_store", "score_watched", "told_of", "versions", "watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
 
     Args:
         records: whose candidates are pictures or texts.
-        scorers: score name -> reward.
+        scorers: score name -> reward; those that read metadata are told each record's ``meta``.
 
     Raises:
         DataError: a candidate holds neither picture nor text, or a picture that cannot be decoded.
@@ -59,7 +60,9 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
         for start in range(0, len(todo), CHUNK):
             part = todo[start : start + CHUNK]
             media = [_media(records[row], place) for row, place in part]
-            values = _ask(name, scorer, media, [records[row].prompt for row, _ in part])
+            prompts = [records[row].prompt for row, _ in part]
+            told = [told_of(records[row]) for row, _ in part] if scorer.info.needs_metadata else None
+            values = _ask(name, scorer, media, prompts, told)
             if unusable := sum(not math.isfinite(value) for value in values):
                 logger.warning("%s: %d of %d scores are not finite", name, unusable, len(values))
             for key, value in zip(part, values, strict=True):
@@ -75,15 +78,38 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
     ]
 
 
-def _ask(name: str, scorer: Reward, media: Sequence[Media], prompts: Sequence[str]) -> list[float]:
+def told_of(record: Record) -> dict[str, Any]:
+    """Return a record's ``meta`` as rewards read it: what is written as a JSON list or object is one.
+
+    Raises:
+        DataError: a value begins as JSON and is none.
+    """
+    told: dict[str, Any] = {}
+    for key, value in record.meta.items():
+        try:
+            told[key] = json.loads(value) if value[:1] in ("[", "{") else value
+        except ValueError as error:
+            raise DataError(f"record {record.id!r}: meta.{key} is no JSON ({error})") from error
+    return told
+
+
+def _ask(
+    name: str,
+    scorer: Reward,
+    media: Sequence[Media],
+    prompts: Sequence[str],
+    told: Sequence[Mapping[str, Any]] | None,
+) -> list[float]:
     """Return a score for each item; NaN where the scorer, asked for that item alone, gives no single number."""
-    scores = scorer.score(media, prompts)
+    scores = scorer.score(media, prompts) if told is None else scorer.score(media, prompts, told)
     if scores.ndim == 1 and len(scores) == len(media):
         return [float(score) for score in scores]
     logger.warning("%s: gave shape %s for %d items", name, tuple(scores.shape), len(media))
     if len(media) == 1:
         return [math.nan]
-    return [_ask(name, scorer, [item], [prompt])[0] for item, prompt in zip(media, prompts, strict=True)]
+    return [
+        _ask(name, scorer, [media[i]], [prompts[i]], None if told is None else [told[i]])[0] for i in range(len(media))
+    ]
 
 
 def score_store(

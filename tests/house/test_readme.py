@@ -29,6 +29,10 @@ PICKSCORE, CLIP = "pickscore=bundled:shapes-pickscore", "laion/CLIP-ViT-H-14-lai
 PROMPTS = {"prompts.txt": captions("seen")[:4], "held_out.txt": captions("unseen")[:3]}
 SMALL = {  # the beginning of a command -> flags that make it small enough for a test
     "diffpref generate data/words": "--prompts words:unseen:20",
+    "diffpref generate data/shapes": "--prompts shapes:unseen:6 --num_inference_steps 2",
+    "diffpref reward agreement": "",
+    "diffpref reward train": "--training.steps 2",
+    "diffpref reward evaluate": "",
     "diffpref train text/words": "--training.steps 2 --training.batch_size 8",
     "diffpref generate": f"--model.path {SDXL} --model.precision fp32 --resolution 64 --candidates 2"
     f" --num_inference_steps 1 --rewards {PICKSCORE}",
