@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -184,6 +185,12 @@ def _whole(standings: Standings) -> Sheet:
     return Sheet("Distance from the base", ("contender", *map(words, names)), rows if names else (), WHOLE)
 
 
+def _section(setting: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section of the setting; nothing where somebody told it in words."""
+    found = setting.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 WHOLE = (
     "Prediction drift: mean squared difference of the noise that contender and base predict in the same noised pictures"
     " of the base; it stands in for the KL divergence from the base. Denoising error: against the noise that is there."
@@ -195,13 +202,14 @@ WHOLE = (
 
 def _published(standings: Standings, table: Table) -> Sheet:
     """Return the papers' numbers with ours among them, where the base is of an architecture that they report on."""
-    rows = published_rows(str(dict(standings.setting.get("base", {})).get("architecture")))
+    base, asked = (_section(standings.setting, name) for name in ("base", "prompts"))
+    rows = published_rows(str(base.get("architecture")))
     names = list(dict.fromkeys(name for row in rows for name in row.values))
     told = [
         (row.model, row.setting.letter, *(f"{row.values[name]:g}" if name in row.values else "" for name in names))
         for row in rows
     ]
-    prompts = dict(standings.setting.get("prompts", {})).get("name", "prompts of its own")
+    prompts = asked.get("name", "prompts of its own")
     for name in standings.columns if rows else ():
         found = {
             entry.measure: as_published(entry, standings.judges.get(entry.measure, "")) for entry in table.of(name)

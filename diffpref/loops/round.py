@@ -96,7 +96,11 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
             facts,
             num_seeds=recipe.evaluation.seeds,
             seed=recipe.seed,
-            setting={"base": recipe.model.path, "sampler": str(how[0]), "prompts": _told(recipe.evaluation.prompts)},
+            setting={
+                "base": {"family": recipe.model.family, "path": recipe.model.path},
+                "sampler": str(how[0]),
+                "prompts": {"name": _told(recipe.evaluation.prompts), "count": len(judged)},
+            },
         )
     _report(recipe, command, found, clock, trainer, len(prompts))
     return found.comparison

@@ -51,6 +51,13 @@ def _sheets(architecture: str | None) -> dict[str, object]:
     return {sheet.title: sheet for sheet in make_sheets(found, make_table(found))}
 
 
+def test_a_setting_told_in_words_is_no_hindrance() -> None:
+    column = Column({"pickscore": (1.0,)})
+    setting = {"base": "bundled:shapes-sdxl", "prompts": "shapes:unseen"}
+    found = Standings("a", (0,), {"base": column, "ours": column}, {"pickscore": ""}, num_draws=5, setting=setting)
+    assert [sheet.title for sheet in make_sheets(found, make_table(found))] == ["All contenders"]
+
+
 def test_they_stand_beside_ours_for_such_a_base_and_for_no_other() -> None:
     assert "Published numbers" not in _sheets(None)
     sheet = _sheets("sdxl")["Published numbers"]
