@@ -6,7 +6,7 @@ from diffpref.plotting.curves import plot_accuracy, plot_errors, plot_logit_scal
 from diffpref.plotting.labelled import labelled_grid
 from diffpref.plotting.losses import plot_lines, plot_push
 from diffpref.plotting.pictures import PictureRow, as_uint8, picture_grid
-from diffpref.plotting.scorers import plot_agreement, plot_reliability
+from diffpref.plotting.scorers import plot_agreement, plot_distributions, plot_reliability
 from diffpref.plotting.timesteps import plot_gradient_share, plot_margin_by_timestep
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "picture_grid",
     "plot_accuracy",
     "plot_agreement",
+    "plot_distributions",
     "plot_errors",
     "plot_fact_shares",
     "plot_gradient_share",

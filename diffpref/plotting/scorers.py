@@ -1,10 +1,12 @@
-"""What is drawn of scorers: how often they agree, and whether their probabilities hold."""
+"""What is drawn of scorers: how often they agree, how scores spread, and whether their probabilities hold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from diffpref.core.errors import ShapeError
 from diffpref.plotting.canvas import BLUE, GREY, INK, ORANGE, new_axes
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from diffpref.ranking import ReliabilityBin
 
-__all__ = ["plot_agreement", "plot_reliability"]
+__all__ = ["plot_agreement", "plot_distributions", "plot_reliability"]
 
 
 def plot_agreement(names: Sequence[str], shares: Sequence[Sequence[float]], ax: Axes | None = None) -> Axes:
@@ -50,6 +52,39 @@ def plot_agreement(names: Sequence[str], shares: Sequence[Sequence[float]], ax: 
     ax.grid(False)
     ax.tick_params(length=0)
     ax.set_xlabel("pairs of candidates ordered alike (%)")
+    return ax
+
+
+def plot_distributions(
+    groups: Mapping[str, Sequence[float]], *, xlabel: str, num_bins: int = 20, ax: Axes | None = None
+) -> Axes:
+    """Draw how the scores of several groups are spread, as histograms over the same bins.
+
+    Args:
+        groups: name -> scores, of any number; NaN and infinite ones are left out. Each group adds up to 100 %, so that
+            groups of different sizes can be compared.
+        xlabel: what is scored, with the unit.
+        num_bins: of equal widths, from the smallest score of all groups to the largest.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        ShapeError: a group without a finite score.
+    """
+    finite = {name: [score for score in scores if math.isfinite(score)] for name, scores in groups.items()}
+    if empty := [name for name, scores in finite.items() if not scores]:
+        raise ShapeError(f"expected finite scores in every group, got none in '{empty[0]}'")
+    ax = new_axes(4.4, 3.0) if ax is None else ax
+    everything = [score for scores in finite.values() for score in scores]
+    edges = np.histogram_bin_edges(everything, num_bins)
+    styles = [(BLUE, "-"), (ORANGE, "--"), (INK, ":"), (GREY, "-.")]
+    for number, (name, scores) in enumerate(finite.items()):
+        colour, line = styles[number % len(styles)]
+        shares = 100 * np.histogram(scores, edges)[0] / len(scores)
+        ax.stairs(shares, edges, fill=True, color=colour, alpha=0.15)
+        ax.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=f"{name} ({len(scores)})")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("share of the group (%)")
+    ax.legend(frameon=False, fontsize=9, labelcolor=INK)
     return ax
 
 

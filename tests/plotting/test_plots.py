@@ -17,6 +17,7 @@ from diffpref.plotting import (
     picture_grid,
     plot_accuracy,
     plot_agreement,
+    plot_distributions,
     plot_errors,
     plot_fact_shares,
     plot_gradient_share,
@@ -208,6 +209,17 @@ def test_agreement_is_a_matrix_of_numbers():
     assert "none" in [text.get_text() for text in plot_agreement(["a", "b"], [[1.0, math.nan], [math.nan, 1.0]]).texts]
     with pytest.raises(ShapeError, match="2 x 2"):
         plot_agreement(["a", "b"], [[1.0, 0.5]])
+
+
+def test_groups_of_scores_share_bins_and_each_adds_up_to_all_of_it():
+    ax = plot_distributions({"right": [1.0, 1.0, 1.0, 0.9], "wrong": [0.0, math.nan, 1.0]}, xlabel="score", num_bins=2)
+    right, _, wrong, _ = (patch.get_data() for patch in ax.patches)
+    assert list(right.edges) == list(wrong.edges) == [0.0, 0.5, 1.0]
+    assert list(right.values) == [0.0, 100.0] and list(wrong.values) == [50.0, 50.0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (4)", "wrong (2)"]
+    assert plot_distributions({"one": [3.0, 3.0]}, xlabel="score").get_xlim()[0] < 3.0  # equal scores have a bin too
+    with pytest.raises(ShapeError, match="none in 'empty'"):
+        plot_distributions({"full": [1.0], "empty": [math.nan]}, xlabel="score")
 
 
 def test_reliability_shows_predicted_against_observed():
