@@ -1,4 +1,4 @@
-"""Candidates that are clips: the frames of an animated picture, evenly spaced."""
+"""Candidates as values: texts, pictures, and clips, which are the frames of an animated picture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from PIL import Image, ImageSequence
 
 from diffpref.core.contracts import Candidate
 from diffpref.core.errors import DataError
+from diffpref.core.media import Clip, Media
 from diffpref.data.images import FORMATS, MAX_BYTES, decode_image, to_rgb
 
-__all__ = ["candidate_bytes", "read_clip", "read_frames", "spaced"]
+__all__ = ["candidate_bytes", "read_clip", "read_frames", "read_media", "spaced"]
 
 
 def candidate_bytes(candidate: Candidate) -> bytes:
@@ -64,13 +65,40 @@ def read_frames(candidate: Candidate, count: int | None) -> list[Image.Image]:
     return [frames[number] for number in wanted]
 
 
-def read_clip(candidate: Candidate) -> np.ndarray:
-    """Return every frame of a candidate, (F, H, W, 3) uint8; a picture has one.
+def read_clip(candidate: Candidate, *, name: str = "") -> Clip:
+    """Return every frame of a candidate, (F, H, W, 3) uint8, at its own speed; a picture has one frame and no speed.
+
+    Args:
+        candidate: a picture, or an animation (GIF, WebP, APNG).
+        name: for messages; not given: its path.
 
     Raises:
         DataError: as `diffpref.data.decode_image`.
     """
-    data, name = candidate_bytes(candidate), candidate.path or "a candidate"
+    data, name = candidate_bytes(candidate), name or candidate.path or "a candidate"
     decode_image(data, name=name)
+    frames, shown = [], []  # pixels, and milliseconds
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return np.stack([np.asarray(to_rgb(frame.copy(), name=name)) for frame in ImageSequence.Iterator(image)])
+        for frame in ImageSequence.Iterator(image):
+            frames.append(np.asarray(to_rgb(frame.copy(), name=name)))
+            shown.append(float(frame.info.get("duration") or 0))
+    told = len(frames) > 1 and min(shown) > 0
+    return Clip(np.stack(frames), 1000 * len(shown) / sum(shown) if told else None)
+
+
+def read_media(candidate: Candidate, *, name: str) -> Media:
+    """Return a candidate as rewards take it: a text, a picture, or a `Clip` of what has several frames.
+
+    Args:
+        candidate: of a record.
+        name: for messages.
+
+    Raises:
+        DataError: it holds nothing, or what cannot be decoded.
+    """
+    if candidate.bytes is None and candidate.path is None:
+        if candidate.text is None:
+            raise DataError(f"{name}: holds no picture and no text to score")
+        return candidate.text
+    clip = read_clip(candidate, name=name)
+    return Image.fromarray(clip.frames[0]) if len(clip.frames) == 1 else clip

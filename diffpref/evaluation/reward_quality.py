@@ -10,8 +10,8 @@ import torch
 
 from diffpref.core.contracts import Judge, Media, Record, Reward
 from diffpref.core.errors import DataError
-from diffpref.data import Pair, decode_image
-from diffpref.data.clips import read_clip
+from diffpref.data import Pair
+from diffpref.data.clips import read_media
 from diffpref.evaluation.statistics import wilson_interval
 from diffpref.ranking import accuracy_with_ties, calibration_error, log_loss
 
@@ -117,8 +117,8 @@ def score_pairs(
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         prompts = [pair.prompt for pair in part]
-        first = [_media(reward, records[pair.record_index], pair.chosen) for pair in part]
-        second = [_media(reward, records[pair.record_index], pair.rejected) for pair in part]
+        first = [_media(records[pair.record_index], pair.chosen) for pair in part]
+        second = [_media(records[pair.record_index], pair.rejected) for pair in part]
         gap = reward.score(first, prompts) - reward.score(second, prompts)
         if not bool(gap.isfinite().all()):
             bad = part[int((~gap.isfinite()).nonzero()[0, 0])]
@@ -133,18 +133,8 @@ def score_pairs(
     return PairScores([pair.probability for pair in pairs], gaps, probabilities or None, groups)
 
 
-def _media(reward: Reward, record: Record, place: int) -> Media:
-    candidate = record.candidates[place]
-    if reward.info.media == "text":
-        if candidate.text is None:
-            raise DataError(f"record {record.id!r}: reward '{reward.info.name}' scores texts, and a candidate has none")
-        return candidate.text
-    if reward.info.media == "video":
-        return read_clip(candidate)
-    source = candidate.bytes if candidate.bytes is not None else candidate.path
-    if source is None:
-        raise DataError(f"record {record.id!r}: reward '{reward.info.name}' scores pictures, and a candidate has none")
-    return decode_image(source, name=f"record {record.id!r}, candidate {place}")
+def _media(record: Record, place: int) -> Media:
+    return read_media(record.candidates[place], name=f"record {record.id!r}, candidate {place}")
 
 
 def measure(found: PairScores, tie: float = 0.0) -> Quality:

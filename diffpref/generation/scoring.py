@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from diffpref.core.contracts import Candidate, Media, Record, Reward, Score
 from diffpref.core.errors import ConfigError, DataError
-from diffpref.data import Store, decode_image
+from diffpref.data import Store
+from diffpref.data.clips import read_media
 from diffpref.data.pairs import LIMIT
 from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
@@ -28,6 +29,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 UNIT = 256  # records of one part
 CHUNK = 64  # decoded pictures in memory
+CLIPS = 4  # decoded videos in memory
 
 
 def versions(scorers: Mapping[str, Reward]) -> dict[str, str]:
@@ -57,9 +59,10 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
             for place, candidate in enumerate(record.candidates)
             if not any((score.name, score.version) == (name, version) for score in candidate.scores)
         ]
-        for start in range(0, len(todo), CHUNK):
-            part = todo[start : start + CHUNK]
-            media = [_media(records[row], place) for row, place in part]
+        size = CLIPS if scorer.info.media == "video" else CHUNK
+        for start in range(0, len(todo), size):
+            part = todo[start : start + size]
+            media = [read_media(records[row].candidates[place], name=_name(records[row], place)) for row, place in part]
             prompts = [records[row].prompt for row, _ in part]
             told = [told_of(records[row]) for row, _ in part] if scorer.info.needs_metadata else None
             values = _ask(name, scorer, media, prompts, told)
@@ -124,7 +127,7 @@ def score_store(
     """Copy a store, with scores added; see `score_records`. Several processes may share the work.
 
     Args:
-        store: of pictures; it is left as it is.
+        store: of pictures, clips or texts; it is left as it is.
         scorers: score name -> reward.
         output: folder of the new store; parts of an earlier run over the same store and scorers are kept.
         on_progress: called with (records there, records in all) at the start and after each part.
@@ -181,13 +184,5 @@ def score_watched(
     return scored
 
 
-def _media(record: Record, place: int) -> Media:
-    candidate = record.candidates[place]
-    name = f"record {record.id!r}, candidate {place}"
-    if candidate.bytes is not None:
-        return decode_image(candidate.bytes, name=name)
-    if candidate.path is not None:
-        return decode_image(candidate.path)
-    if candidate.text is not None:
-        return candidate.text
-    raise DataError(f"{name}: holds no picture and no text to score")
+def _name(record: Record, place: int) -> str:
+    return f"record {record.id!r}, candidate {place}"

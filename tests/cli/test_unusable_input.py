@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from diffpref import rewards
 from diffpref.cli import main
-from diffpref.core.contracts import Candidate, Record
+from diffpref.core.contracts import Candidate, Judgement, Record
 from diffpref.data import Combined, encode_png, list_view, pair_view, read_store, write_store
+from diffpref.data.clips import read_media
+from diffpref.data.scores import score_of
 from diffpref.rewards.oracle import Oracle
 from diffpref.shapes.grammar import captions
 from diffpref.shapes.render import render
@@ -52,6 +57,35 @@ def test_a_candidate_that_cannot_be_scored_is_one_line(tmp_path: Path, capsys: A
     err = capsys.readouterr().err
     assert said in err and err.startswith("diffpref: ") and err.count("\n") == 1
     assert not (tmp_path / "scored" / "manifest.json").exists()  # nothing that looks finished
+
+
+def clip(number: int) -> Candidate:
+    """Four frames at ten a second."""
+    frames = [render(CAPTIONS[number], np.random.default_rng(k)) for k in range(4)]
+    file, (first, *rest) = io.BytesIO(), map(Image.fromarray, frames)
+    first.save(file, format="WEBP", save_all=True, append_images=rest, lossless=True, duration=100)
+    return Candidate(bytes=file.getvalue())
+
+
+def test_a_clip_is_scored_as_a_whole_or_refused(tmp_path: Path, capsys: Any) -> None:
+    records = [Record(f"r{n}", "a shape", (clip(n), clip(n + 7)), (Judgement(0, 1, 1.0),)) for n in range(3)]
+    write_store(tmp_path / "clips", records)
+    words = ["score", str(tmp_path / "clips"), "--output", str(tmp_path / "scored"), "--rewards"]
+    assert main([*words, "motion", "flicker"]) == 0
+    read = [read_media(candidate, name="c") for record in records for candidate in record.candidates]
+    assert {(one.fps, one.frames.shape) for one in read} == {(10.0, (4, 64, 64, 3))}
+    expected = rewards.load("motion").score(read, ["a shape"] * 6).tolist()
+    found = [score_of(c, "motion") for record in read_store(tmp_path / "scored") for c in record.candidates]
+    assert found == expected and len(set(found)) > 1
+    capsys.readouterr()
+    measured = ["reward", "evaluate", "--source", str(tmp_path / "clips"), "--rewards"]
+    for asked in ([*words[:2], "--output", str(tmp_path / "no"), "--rewards"], measured):
+        assert main([*asked, "jpeg"]) == 2  # the first frame is not the video
+        assert "scores images, item 0 is a video; score its frames with" in capsys.readouterr().err
+    assert main([*measured, "motion"]) == 0
+    still = store(tmp_path / "store")
+    assert main(["score", str(still), "--output", str(tmp_path / "no2"), "--rewards", "motion"]) == 2
+    assert "scores videos, item 0 is an image" in capsys.readouterr().err
 
 
 def test_answers_that_are_no_numbers_are_counted_listed_and_in_no_pair(
