@@ -47,10 +47,12 @@ class InversionSettings:
             anew along the weighted mean of what it said. 0 is DDIM inversion, 1 is SmPO's.
         renoise_weights: of the ``renoise_steps + 1`` predictions, summing to 1; None weighs them equally. With all the
             weight on the last it is a fixed-point iteration towards the exact inverse of the sampler's step.
-        start: the level of clean latents; see `diffpref.schedules.inversion.started_at`.
+        start: the level of clean latents; see `diffpref.schedules.inversion.started_at`. Where it is timestep 0's,
+            landing there exactly is no step at all, and implies no noise of use: draw timesteps from 1.
         told: what the network is told, ``"source"`` or ``"target"`` of a step; None: see
             `diffpref.schedules.inversion.inversion_path`.
-        spacing: of a chain's grid, ``"leading"`` as in InPO's code; None takes the checkpoint's.
+        spacing: of a chain's grid, ``"leading"`` as in InPO's code; None takes the checkpoint's, so that with the exact
+            landing a sampler of as many steps comes back by the same levels.
 
     Raises:
         ConfigError: a setting out of its range.

@@ -239,6 +239,16 @@ def invert_calls(
     return role.asked
 
 
+def test_the_levels_may_be_those_of_the_checkpoint_s_sampler() -> None:
+    trailing = replace(CHAIN, timestep_spacing="trailing")
+    role = policy()
+    inverted(InversionSettings(num_steps=4, landing="exact", spacing=None), 999, role, schedule=trailing)
+    assert [asked[0] for asked in role.asked] == [249, 499, 749, 999]
+    role = policy()
+    inverted(InversionSettings(num_steps=4, spacing=None), 999, role, schedule=trailing)
+    assert [asked[0] for asked in role.asked] == [-1, 249, 499, 749]
+
+
 # ---------------------------------------------------------------- what must hold
 
 
