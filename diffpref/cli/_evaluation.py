@@ -40,7 +40,7 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
         if family is None:
             raise ConfigError(f"--family: must be given with --base; known: {', '.join(registry.names())}")
         model = Model.model_validate({**told, "path": base, "family": family})
-    if registry.get(model.family).likelihood != "denoising":
+    if registry.get(model.family).samples != "images":
         raise ConfigError(f"the family '{model.family}' draws no pictures; diffpref evaluate compares models that do")
     return model
 

@@ -17,14 +17,18 @@ from diffpref.core.vocabulary import Name, parse
 from diffpref.likelihood._registry import registry
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
-__all__ = ["DenoisingLikelihood"]
+__all__ = ["NO_FRAMES", "DenoisingLikelihood"]
 
 SCALARS = ("logps", "log_ratio", "errors", "collision")
 AGREEMENT = -0.5 * math.log(2)
 """Of two draws of a unit Gaussian, an element; the constant that log-likelihoods leave out is left out here too."""
 ASKED = ("target", "noisy")  # read off the question, whatever models answer
 NO_LENGTH = "a denoiser's samples have no length; choose an objective, or options of it, that needs none"
-NO_SEGMENTS = "segments are the frames of a video, which no family makes yet; an image's units are its draws: token"
+NO_SEGMENTS = "segments are the frames of a video, which a picture has not; its units are its draws: token"
+NO_POINTS = "a segment of it is a point of an inverted trajectory, which no method makes yet; kl and token_kl are given"
+FRAMES = (*SCALARS, "mask")
+NO_FRAMES: Mapping[str, str] = MappingProxyType({f"segment_{quantity}": NO_SEGMENTS for quantity in FRAMES})
+"""What families of pictures lack, and why."""
 
 
 @registry.register("denoising")
@@ -41,6 +45,7 @@ class DenoisingLikelihood:
         weighting: see `diffpref.likelihood.weighting.kappa`. ``"elbo"`` gives nats: set beta near 0.01.
         snr_gamma: the gamma of ``weighting="min_snr"``.
         trained: roles into which gradients flow.
+        unit_dims: dimensions of a prediction that are frames, none of a picture's.
 
     Raises:
         ConfigError: an unknown weighting, or a gamma that is not positive.
@@ -50,21 +55,20 @@ class DenoisingLikelihood:
     weighting: Weighting = "simple"
     snr_gamma: float = 5.0
     trained: frozenset[str] = frozenset({"policy"})
+    unit_dims: tuple[int, ...] = ()
 
-    provides: ClassVar[frozenset[str]] = frozenset({*SCALARS, "kl", "prediction", "token_mask", *ASKED}) | {
-        f"token_{quantity}" for quantity in (*SCALARS, "kl")
+    from_raw: ClassVar[frozenset[str]] = frozenset({*SCALARS, "token_mask", *ASKED}) | {
+        f"token_{quantity}" for quantity in SCALARS
     }
-    from_raw: ClassVar[frozenset[str]] = provides - {"prediction", "kl", "token_kl"}
+    provides: ClassVar[frozenset[str]] = from_raw | {"kl", "token_kl", "prediction"} | NO_FRAMES.keys()
     raw_names: ClassVar[tuple[str, ...]] = ("errors",)
 
-    lacks: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"length": NO_LENGTH} | {f"segment_{quantity}": NO_SEGMENTS for quantity in (*SCALARS, "kl", "mask")}
-    )
+    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({"length": NO_LENGTH, "segment_kl": NO_POINTS})
 
     @classmethod
     def build(cls, family: Any, settings: Any, trained: frozenset[str]) -> DenoisingLikelihood:
         """Return the likelihood of a denoiser's schedule with the settings ``weighting`` and ``snr_gamma``."""
-        return cls(family.schedule, settings.weighting, settings.snr_gamma, trained)
+        return cls(family.schedule, settings.weighting, settings.snr_gamma, trained, family.unit_dims)
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
@@ -98,6 +102,10 @@ class DenoisingLikelihood:
         quantity, are (B, n), or (B, K, n), one number a draw, and ``<group>_token_mask`` says 1 where there is one. A
         sum over units is n times the value of the whole.
 
+        Of a video ``segment`` before the quantity means its latent frames: ``<group>_segment_log_ratio`` and the others
+        are (B, F), or (B, K, F), means over the draws, and ``<group>_segment_mask`` says 1 where there is a frame. The
+        mean over frames is the value of the whole; every frame has the whole's timestep and weight. Not from a bank.
+
         Gradient flows into the trained roles alone, and not into groups of ``rows.no_grad``.
 
         Args:
@@ -110,34 +118,37 @@ class DenoisingLikelihood:
             ShapeError: prediction, target and timesteps do not fit each other.
         """
         parsed = [self._check(parse(name), rows) for name in names]
-        errors: dict[str, Tensor] = {}
-        logps: dict[str, Tensor] = {}
-        for role in sorted(frozenset().union(*(name.roles for name in parsed))):
+        errors: dict[tuple[str, bool], Tensor] = {}
+        logps: dict[tuple[str, bool], Tensor] = {}
+        for role, framed in sorted({(role, name.unit == "segment") for name in parsed for role in name.roles}):
             if role not in outputs:
                 raise ConfigError(f"likelihood 'denoising': {', '.join(names)} needs role '{role}', which did not run")
-            error = self.raw(outputs[role], rows, role)["errors"]
+            answers = outputs[role]
+            error = self._frame_errors(answers, rows, role) if framed else self.raw(answers, rows, role)["errors"]
             error = error if role in self.trained else error.detach()
-            errors[role], logps[role] = error, -0.5 * self._kappa(rows).to(error.dtype) * error
+            weight = self._kappa(rows).to(error.dtype).view(-1, *[1] * (error.dim() - 1))
+            errors[role, framed], logps[role, framed] = error, -0.5 * weight * error
         result = {}
         for name in parsed:
-            role, index = name.role or "policy", rows.groups[name.group]
+            role, index, framed = name.role or "policy", rows.groups[name.group], name.unit == "segment"
             if name.quantity == "mask":
-                result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, rows.draws)
+                units = self._num_frames(rows) if framed else rows.draws
+                result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, units)
                 continue
             if name.quantity in ASKED:
                 result[str(name)] = _gather(self._single(rows.inputs[name.quantity], name, rows), index)
                 continue
-            reduced = _split_draws if name.unit else _mean_draws
+            reduced = _split_draws if name.unit == "token" else _mean_draws
             if name.quantity == "prediction":
                 values = self._prediction(name, outputs[role], rows)
             elif name.quantity == "kl":
                 values = reduced(self._kl(name, role, outputs, rows), rows)
             elif name.quantity == "log_ratio":
-                values = reduced(logps[role], rows) - reduced(logps["reference"], rows)
+                values = reduced(logps[role, framed], rows) - reduced(logps["reference", framed], rows)
             elif name.quantity == "collision":
-                values = reduced(torch.full_like(errors[role].detach(), AGREEMENT), rows)
+                values = reduced(torch.full_like(errors[role, framed].detach(), AGREEMENT), rows)
             else:
-                values = reduced((errors if name.quantity == "errors" else logps)[role], rows)
+                values = reduced((errors if name.quantity == "errors" else logps)[role, framed], rows)
             values = values.detach() if name.group in rows.no_grad else values
             result[str(name)] = _gather(values, index)
         return result
@@ -171,6 +182,8 @@ class DenoisingLikelihood:
                 " policy and reference)"
             )
             raise ConfigError(f"likelihood 'denoising' does not provide '{name}'; {known}")
+        if name.unit == "segment" and not self.unit_dims:
+            raise ConfigError(f"likelihood 'denoising' does not provide '{name}'; {NO_SEGMENTS}")
         if name.group not in rows.groups:
             raise ConfigError(f"'{name}' needs group '{name.group}'; the method prepared {', '.join(rows.groups)}")
         return name
@@ -186,10 +199,24 @@ class DenoisingLikelihood:
         Raises:
             ShapeError: prediction, target and timesteps do not fit each other.
         """
-        target, timesteps = rows.inputs["target"], rows.inputs["timesteps"]
         if "errors" in answers:
             return {"errors": answers["errors"]}
-        prediction = answers["prediction"]
+        return {"errors": self._squares(answers["prediction"], rows, role).flatten(1).mean(dim=1)}
+
+    def _frame_errors(self, answers: Tensors, rows: Rows, role: str) -> Tensor:
+        """Return (N, F): the mean squared error of each latent frame."""
+        if "prediction" not in answers:
+            raise ConfigError(f"likelihood 'denoising': segments of '{role}' need its whole answers, not a bank's")
+        squares = self._squares(answers["prediction"], rows, role)
+        within = [dim for dim in range(1, squares.dim()) if dim not in self.unit_dims]
+        return squares.mean(dim=within).flatten(1)
+
+    def _num_frames(self, rows: Rows) -> int:
+        return math.prod(rows.inputs["target"].shape[dim] for dim in self.unit_dims)
+
+    @staticmethod
+    def _squares(prediction: Tensor, rows: Rows, role: str) -> Tensor:
+        target, timesteps = rows.inputs["target"], rows.inputs["timesteps"]
         if prediction.shape != target.shape or timesteps.shape != target.shape[:1]:
             raise ShapeError(
                 f"likelihood 'denoising': prediction of '{role}' {tuple(prediction.shape)} and target "
@@ -197,7 +224,7 @@ class DenoisingLikelihood:
             )
         # In half precision the difference of two errors near 0.2 is off by 1e-4, which beta multiplies by thousands.
         dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-        return {"errors": (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(dim=1)}
+        return (prediction.to(dtype) - target.to(dtype)).square()
 
     def _kappa(self, rows: Rows) -> Tensor:
         target = rows.inputs["target"]
@@ -221,7 +248,7 @@ def _split_draws(values: Tensor, rows: Rows) -> Tensor:
 def _by_draw(values: Tensor, rows: Rows) -> Tensor:
     if len(values) % rows.draws:
         raise ShapeError(f"likelihood 'denoising': {len(values)} rows cannot hold {rows.draws} draws each")
-    return values.view(rows.draws, -1)
+    return values.unflatten(0, (rows.draws, -1))
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     """Return a sampler over a family's network, in mixed precision where the config asks for it.
 
     Raises:
-        ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for.
+        ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for; or the
+            family makes videos.
     """
     from diffpref.models.precision import autocast
     from diffpref.models.roles import NetworkRole
@@ -78,6 +79,8 @@ def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     assert family.network is not None
     if isinstance(settings, TextSettings):
         return TextSampler(family.network, family.tokenizer, settings)
+    if family.samples != "images":
+        raise ConfigError(f"model.family: '{family.name}' makes {family.samples}, of which no data set is made yet")
     device = next(family.network.parameters()).device
     role = NetworkRole(family, family.network, partial(autocast, precision, device))
     return Sampler(family, role, settings)

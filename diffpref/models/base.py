@@ -49,6 +49,8 @@ class ModelFamily(ABC):
     """How long the path from clean data to noise is, for denoisers."""
     samples: ClassVar[str]
     """What a sample is called: ``"images"``."""
+    lacks: ClassVar[Mapping[str, str]] = {}
+    """What its likelihood gives of other families and not of this one, and why: ``segment_errors``."""
     hub: ClassVar[Mapping[str, str]]
     """What a model card says of the kind of model: ``library_name`` and ``pipeline_tag``."""
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from diffpref.config import Likelihood
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning, Rows, Tensors
-from diffpref.core.errors import ConfigError, ModelError
+from diffpref.core.errors import ConfigError, ModelError, ShapeError
+from diffpref.likelihood.denoising import NO_FRAMES
 from diffpref.models.base import ModelFamily, Network
 from diffpref.models.gates import recompute
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
@@ -36,7 +37,8 @@ PIXELS_AT_ONCE = 1024 * 1024  # through the VAE, whose activations at 1024 x 102
 
 @dataclass(frozen=True)
 class Latents:
-    """The posterior of encoded images, already scaled: mean and std, (N, C, H, W) float32 each."""
+    """The posterior of encoded images, already scaled: mean and std, (N, C, H, W) float32 each; (N, C, F, H, W) of
+    videos."""
 
     mean: Tensor
     std: Tensor
@@ -104,6 +106,8 @@ class DenoiserFamily(ModelFamily):
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
     unit_dims: ClassVar[tuple[int, ...]] = ()
+    """Dimensions of a prediction that are frames."""
+    lacks = NO_FRAMES
 
     # ------------------------------------------------------------ loading
 
@@ -233,8 +237,16 @@ class DenoiserFamily(ModelFamily):
 
     @torch.no_grad()
     def encode_media(self, images: Tensor) -> Latents:
-        """Encode (N, 3, H, W) images in [-1, 1]; the scaling is read from the VAE's config."""
+        """Encode (N, 3, H, W) images in [-1, 1]; the scaling is read from the VAE's config.
+
+        Raises:
+            ShapeError: they are no images: a video, for instance.
+        """
         vae = self._needed("vae", self.vae)
+        if images.dim() != 4:
+            raise ShapeError(
+                f"'{self.name}' encodes images (N, 3, H, W), got {tuple(images.shape)}; videos need a family of videos"
+            )
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
         parts = [
             vae.encode(part.to(vae.device, torch.float32)).latent_dist
@@ -318,8 +330,18 @@ class DenoiserFamily(ModelFamily):
         config = load_settings(resolve(self.path), "vae", "config.json", revision=self.revision)
         return 2 ** (len(config["block_out_channels"]) - 1)
 
-    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """Return (C, H, W) of the latents of a square image."""
+    def latent_shape(self, resolution: int, num_frames: int | None = None) -> tuple[int, ...]:
+        """Return (C, H, W) of the latents of a square image, or (C, F, H, W) of a video.
+
+        Args:
+            resolution: pixels.
+            num_frames: of the video; None: as many as the family usually makes.
+
+        Raises:
+            ConfigError: frames of an image, or more than the network takes.
+        """
+        if num_frames is not None:
+            raise ConfigError(f"num_frames: '{self.name}' makes images, which have none; leave it out")
         network = self._needed("network", self.network)
         side = resolution // self.vae_factor()
         return network.config.in_channels, side, side

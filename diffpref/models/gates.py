@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Manager", "enter", "recompute"]
@@ -34,12 +33,13 @@ def enter(gate: Manager) -> Iterator[None]:
         _entered.reset(token)
 
 
-def recompute(module: nn.Module, *args: Any) -> Any:
-    """Call a module and forget its activations; they are computed again in the backward pass, under the same gate.
+def recompute(module: Any, *args: Any, **named: Any) -> Any:
+    """Call a module or function and forget its activations; they are computed again going back, under the same gate.
 
     To be given to diffusers: ``network.enable_gradient_checkpointing(recompute)``.
     """
     gate = _entered.get()
-    if gate is nullcontext or torch.compiler.is_compiling():  # a compiled block has the weights of its call built in
-        return checkpoint(module.__call__, *args, use_reentrant=False)
-    return checkpoint(module.__call__, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), enter(gate)))
+    # a compiled block has the weights of its call built in
+    if gate is not nullcontext and not torch.compiler.is_compiling():
+        named["context_fn"] = lambda: (nullcontext(), enter(gate))
+    return checkpoint(module.__call__, *args, use_reentrant=False, **named)

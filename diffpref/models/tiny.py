@@ -8,6 +8,8 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
@@ -17,7 +19,7 @@ from transformers import (
 from diffpref.models.clip_towers import Towers
 from diffpref.models.loading import freeze
 
-__all__ = ["tiny_clip", "tiny_scheduler", "tiny_t5", "tiny_tokenizer", "tiny_vae"]
+__all__ = ["tiny_clip", "tiny_clip_text", "tiny_scheduler", "tiny_t5", "tiny_tokenizer", "tiny_vae"]
 
 
 def tiny_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
@@ -52,6 +54,22 @@ def tiny_clip(seed: int = 0) -> tuple[Towers, CLIPModel]:
     size = {"height": 16, "width": 16}
     processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
     return Towers(tokenizer, processor, 16), freeze(CLIPModel(config))
+
+
+def tiny_clip_text() -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """Return a tokenizer of single letters and a CLIP text encoder of width 16."""
+    tokenizer = tiny_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return tokenizer, freeze(CLIPTextModel(config))
 
 
 def tiny_t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:

@@ -1,4 +1,4 @@
-"""Text to image with any role as the denoiser, batched, each picture a function of its prompt and seed.
+"""Text to image or video with any role as the denoiser, batched, each a function of its prompt and seed.
 
 The first latents of seed s are those that ``torch.Generator().manual_seed(s)`` gives, so that the stock pipeline draws
 the same picture from the same seed. Every model call has the same number of rows, short batches being padded, so that a
@@ -35,6 +35,7 @@ class SamplerSettings:
         solver: ``ddim`` (of a flow: Euler's steps) or ``dpmpp_2m``, both deterministic.
         resolution: pixels of the square picture; None takes the family's.
         batch_size: pictures per call.
+        num_frames: of a video; None takes the family's.
     """
 
     num_inference_steps: int = 30
@@ -42,6 +43,7 @@ class SamplerSettings:
     solver: Literal["ddim", "dpmpp_2m"] = "ddim"
     resolution: int | None = None
     batch_size: int = 16
+    num_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1 or self.batch_size < 1:
@@ -63,7 +65,10 @@ def sample_latents(
     negative: Conditioning,
     settings: SamplerSettings,
 ) -> Tensor:
-    """Denoise (N, C, H, W) standard normal latents under N rows of conditioning; ``negative`` may have one row."""
+    """Denoise (N, C, H, W) or (N, C, F, H, W) standard normal latents under N rows of conditioning.
+
+    ``negative`` may have one row for all.
+    """
     schedule = family.schedule_at(latents.shape[-1] * family.vae_factor())
     guided = settings.guidance_scale > 1
     if settings.solver == "ddim":
@@ -119,16 +124,16 @@ class Sampler:
         self._unconditional = family.unconditional(self.resolution)
 
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
-        """Return (N, C, H, W) float32 standard normal latents, one generator a seed, on the CPU."""
-        shape = self.family.latent_shape(self.resolution)
+        """Return (N, C, H, W) or (N, C, F, H, W) float32 standard normal latents, one generator a seed, on the CPU."""
+        shape = self.family.latent_shape(self.resolution, self.settings.num_frames)
         return torch.stack([torch.randn((1, *shape), generator=torch.Generator().manual_seed(s))[0] for s in seeds])
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
-        """Draw a picture for each prompt and seed.
+        """Draw a picture or a video for each prompt and seed.
 
         Returns:
-            N arrays (H, W, 3) uint8.
+            N arrays (H, W, 3) uint8, of videos (F, H, W, 3).
         """
         if len(prompts) != len(seeds):
             raise ConfigError(f"a seed is needed for each prompt: got {len(prompts)} prompts and {len(seeds)} seeds")
@@ -142,5 +147,5 @@ class Sampler:
             latents = self.initial_latents([s for _, s in padded]).to(device)
             latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
             images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
-            pictures.extend(images.permute(0, 2, 3, 1).cpu().numpy()[: len(part)])
+            pictures.extend(images.movedim(-3, -1).cpu().numpy()[: len(part)])
         return pictures

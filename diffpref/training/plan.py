@@ -17,6 +17,7 @@ from diffpref.methods import registry as methods
 from diffpref.models import registry as families
 from diffpref.models.adapters import Adapter
 from diffpref.models.adapters import registry as adapters
+from diffpref.models.base import ModelFamily
 from diffpref.objectives import compose
 from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
@@ -102,12 +103,13 @@ def make_plan(recipe: Recipe) -> Plan:
         raise ConfigError("\n".join(found))
     likelihood, taken = likelihoods.get(kind), _groups(method, composition)
     groups = (*taken, *sorted((composition.groups & _made(method)) - set(taken)))
-    found += _misfits(recipe, method, composition, kind)
+    found += _misfits(recipe, method, composition, family)
     view = _try(found, "objective", lambda: view_of(taken)) or ""
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
-    served = [str(name) for name in _asked(composition) if name.form in likelihood.provides and _is_served(name)]
-    watched = [name for name in _watched(groups, composition) if parse(name).form in likelihood.provides]
+    provided = likelihood.provides - family.lacks.keys()
+    served = [str(name) for name in _asked(composition) if name.form in provided and _is_served(name)]
+    watched = [name for name in _watched(groups, composition) if parse(name).form in provided]
     demanded = {name for name in composition.tensors if parse(name).quantity not in DRAWN}
     demanded |= {name for name in method.needs if name not in EVERY_GROUP}
     return Plan(
@@ -189,9 +191,9 @@ def _method(named: Named) -> Method:
     return named.validate_with(kind, f"method.{named.name}")
 
 
-def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str) -> Iterator[str]:
+def _misfits(recipe: Recipe, method: Method, composition: Composition, family: type[ModelFamily]) -> Iterator[str]:
     """Yield a line for each thing that one part asks for and the others do not give."""
-    name = recipe.method.name
+    name, kind = recipe.method.name, family.likelihood
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
@@ -209,13 +211,14 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, kind: str
     draws, served = getattr(method, "draws", 1), [n for n in map(parse, composition.tensors) if n.kind == "model"]
     if draws > 1 and (whole := [str(n) for n in served if n.quantity in FULL]):
         yield f"method.{name}.draws: must be 1, got {draws}: the objective needs whole answers, {_list(whole)}"
-    if recipe.validation.every and kind != "denoising":
+    if recipe.validation.every and family.samples != "images":
         yield f"validation.every: draws pictures, which family '{recipe.model.family}' does not; set it to 0"
     likelihood = likelihoods.get(kind)
-    lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in likelihood.provides]
-    for why in dict.fromkeys(likelihood.lacks.get(n.form, "") for n in lacking):
-        names = _list(str(n) for n in lacking if likelihood.lacks.get(n.form, "") == why)
-        gives = f"the likelihood '{kind}' of this family gives {_list(likelihood.provides)}"
+    lacks, provided = {**likelihood.lacks, **family.lacks}, likelihood.provides - family.lacks.keys()
+    lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in provided]
+    for why in dict.fromkeys(lacks.get(n.form, "") for n in lacking):
+        names = _list(str(n) for n in lacking if lacks.get(n.form, "") == why)
+        gives = f"the likelihood '{kind}' of this family gives {_list(provided)}"
         yield f"objective: needs {names}; {why or gives}"
 
 

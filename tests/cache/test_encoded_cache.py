@@ -22,7 +22,7 @@ from diffpref.models import load_family, registry
 from diffpref.models.family import DenoiserFamily
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-FAMILIES = [name for name in registry if registry.get(name).likelihood == "denoising"]
+FAMILIES = [name for name in registry if registry.get(name).samples == "images"]
 
 
 @pytest.fixture(params=FAMILIES)

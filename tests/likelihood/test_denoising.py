@@ -433,3 +433,85 @@ def test_a_models_own_draws_have_the_confidence_of_their_collision_on_average() 
     (value,) = likelihood([name], {"policy": {"prediction": prediction}}, rows)[name]
     assert not value.requires_grad
     assert torch.exp(-0.5 * noise.square()).mean().log().item() == pytest.approx(value.item(), abs=5e-3)
+
+
+def test_segments_of_a_denoiser_are_the_frames_of_a_video() -> None:
+    """Frames in either place: before the channels, or after them."""
+    target, policy, reference = torch.randn(3, 6, 2, 3, 4, 4, dtype=torch.float64)
+    timesteps = torch.tensor([100, 400, 900, 250, 700, 30])
+    groups: dict[str, list[Any]] = {"chosen": [1], "list": [[0, 1, -1]]}  # rows 0, 1 of each of three draws
+    names = [f"{g}_segment_log_ratio" for g in groups] + [f"policy_{g}_segment_errors" for g in groups]
+    whole = ["chosen_log_ratio", "list_log_ratio", "policy_chosen_errors", "policy_list_errors"]
+    masks, asked = ["chosen_segment_mask", "list_segment_mask"], ["policy_chosen_segment_collision"]
+    for weighting in WEIGHTINGS:
+        likelihood = DenoisingLikelihood(schedule_of("epsilon"), weighting, unit_dims=(2,))  # type: ignore[arg-type]
+        rows = rows_of(target, timesteps, groups, draws=3)
+        found = likelihood([*names, *whole, *masks, *asked], answers(policy=policy, reference=reference), rows)
+        for parts, mean in zip(names, whole, strict=True):
+            torch.testing.assert_close(found[parts].mean(dim=-1), found[mean])
+        assert found["list_segment_log_ratio"].shape == (1, 3, 3) and not found["list_segment_log_ratio"][0, 2].any()
+        assert torch.equal(found["chosen_segment_mask"], torch.ones(1, 3))
+        assert found["list_segment_mask"].tolist() == [[[1.0] * 3, [1.0] * 3, [0.0] * 3]]
+        torch.testing.assert_close(
+            found["policy_chosen_segment_errors"],
+            (policy - target)[[1, 3, 5]].square().mean(dim=(1, 3, 4)).mean(dim=0, keepdim=True),
+        )
+        assert found["policy_chosen_segment_collision"].shape == (1, 3)
+        turned = DenoisingLikelihood(schedule_of("epsilon"), weighting, unit_dims=(1,))  # type: ignore[arg-type]
+        question = rows_of(target.transpose(1, 2), timesteps, groups, draws=3)
+        said = answers(policy=policy.transpose(1, 2), reference=reference.transpose(1, 2))
+        for name, value in turned(names, said, question).items():
+            torch.testing.assert_close(value, found[name])
+
+
+def test_gradient_reaches_the_frames_that_an_objective_reads_and_the_trained_roles_alone() -> None:
+    target, policy, reference = torch.randn(3, 2, 2, 3, 4, 4)
+    policy.requires_grad_(True)
+    reference.requires_grad_(True)
+    rows = rows_of(target, torch.tensor([100, 400]), {"chosen": [0], "rejected": [1]}, no_grad=frozenset({"rejected"}))
+    likelihood = DenoisingLikelihood(schedule_of("epsilon"), unit_dims=(2,))
+    names = ["chosen_segment_log_ratio", "rejected_segment_log_ratio"]
+    found = likelihood(names, answers(policy=policy, reference=reference), rows)
+    (found["chosen_segment_log_ratio"][:, 1] + found["rejected_segment_log_ratio"].sum()).sum().backward()
+    assert policy.grad is not None and reference.grad is None
+    assert policy.grad[0, :, 1].all() and not policy.grad[0, :, [0, 2]].any() and not policy.grad[1].any()
+
+
+def test_the_golden_errors_of_dense_dpo_come_out_of_its_tensors() -> None:
+    """Golden 2 of DenseDPO: predictions and targets (2, 2, 3, 2, 2), filled by sines of their row-major number."""
+    k = torch.arange(48, dtype=torch.float64)
+    first, second, noise = torch.sin(0.1 * k), torch.cos(0.13 * k), torch.sin(0.37 * k + 0.5)
+    target = torch.stack([noise - first, noise - second])
+    policy = target + 0.05 * torch.stack([torch.sin(k), torch.cos(1.3 * k)])
+    reference = target + 0.05 * torch.stack([torch.sin(1.1 * k), torch.cos(0.9 * k + 0.2)])
+    target, policy, reference = (t.view(4, 2, 3, 2, 2) for t in (target, policy, reference))
+    rows = rows_of(target, torch.tensor([0.25, 0.6]).repeat(2).double(), {"chosen": [0, 1], "rejected": [2, 3]})
+    likelihood = DenoisingLikelihood(FlowSchedule(), unit_dims=(2,))
+    names = ["policy_chosen_segment_errors", "chosen_segment_log_ratio", "rejected_segment_log_ratio"]
+    found = likelihood(names, answers(policy=policy, reference=reference), rows)
+    golden = [[0.0010698244, 0.0011236277, 0.0014669499], [0.0014838256, 0.0011767089, 0.0010375021]]
+    torch.testing.assert_close(found[names[0]], tensor(golden), rtol=0, atol=1e-9)
+    ratios = {name: found[name] for name in names[1:]}
+    labels = tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]])
+    terms = objectives.dense_dpo(**ratios, segment_label=labels, beta=500.0)
+    assert (terms.losses * terms.weights).sum().item() / terms.weights.sum().item() == pytest.approx(
+        0.694326604, abs=1e-9
+    )
+
+
+def test_segments_need_frames_and_whole_answers() -> None:
+    rows = rows_of(torch.zeros(2, 4, 3, 2, 2), torch.tensor([1, 2]))
+    said, banked = answers(policy=torch.zeros(2, 4, 3, 2, 2)), {"policy": {"errors": torch.zeros(2)}}
+    video = DenoisingLikelihood(schedule_of("epsilon"), unit_dims=(2,))
+    for likelihood, name, outputs, message in (
+        (
+            DenoisingLikelihood(schedule_of("epsilon")),
+            "chosen_segment_mask",
+            said,
+            "frames of a video, which a picture",
+        ),
+        (video, "policy_chosen_segment_errors", banked, "segments of 'policy' need its whole answers, not a bank's"),
+        (video, "chosen_segment_kl", said, "a segment of it is a point of an inverted trajectory"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            likelihood([name], outputs, rows)

@@ -17,7 +17,7 @@ from diffpref.models.attention import set_attention
 
 
 def ask(family: Any) -> torch.Tensor:
-    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noisy = torch.randn(2, *family.latent_shape(64), generator=torch.Generator().manual_seed(0))
     inputs = {"noisy": noisy, "timesteps": torch.tensor([0.5, 0.01] if family.name == "sd3" else [500, 10])}
     with torch.no_grad():
         return family.forward(family.network, inputs, family.encode_prompt(["a", "b"], 64))

@@ -53,6 +53,22 @@ def stock_embeddings(pipeline: Any, prompts: list[str], *, guided: bool = False)
     return pipeline.encode_prompt(prompts, **arguments)
 
 
+def frames(family: DenoiserFamily) -> tuple[int, ...]:
+    """The dimensions that a clip has before those of a picture."""
+    return (3,) if family.unit_dims else ()
+
+
+def media(family: DenoiserFamily, rows: int = 2) -> torch.Tensor:
+    """Pictures, or clips of three frames."""
+    shape = (rows, *frames(family), 3, 64, 64)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def as_media(family: DenoiserFamily, encoded: torch.Tensor) -> torch.Tensor:
+    """What the VAE made of a list of pictures, in the order in which the family keeps it."""
+    return encoded.unflatten(0, (-1, *frames(family))).movedim(2, 1) if frames(family) else encoded
+
+
 def some_timesteps(family: DenoiserFamily) -> torch.Tensor:
     return torch.tensor([1.0, 0.5, 0.001] if family.schedule.prediction_type == "flow" else [999, 500, 0])
 
@@ -92,7 +108,7 @@ def test_a_denoiser_alone_is_the_normal_case(case: Any) -> None:
     with pytest.raises(ConfigError, match="'text' is not loaded"):
         alone.encode_prompt(["x"], RESOLUTION)
     with pytest.raises(ConfigError, match="'vae' is not loaded"):
-        alone.decode_media(torch.zeros(1, 4, 8, 8))
+        alone.decode_media(torch.zeros(1, 4, *frames(family), 8, 8))
 
 
 def test_the_native_resolution_is_known_without_the_denoiser(case: Any) -> None:
@@ -100,7 +116,7 @@ def test_the_native_resolution_is_known_without_the_denoiser(case: Any) -> None:
     encoders = load_family(family.name, str(folder), parts=("vae", "text"))
     assert encoders.network is None
     assert encoders.native_resolution() == family.native_resolution() == RESOLUTION
-    assert family.latent_shape(RESOLUTION) == (4, 8, 8)
+    assert family.latent_shape(RESOLUTION) == (4, *frames(family), 8, 8)
 
 
 def test_conditioning_is_exactly_the_stock_pipelines(case: Any) -> None:
@@ -154,7 +170,8 @@ def test_a_prediction_is_the_networks_in_the_stock_pipeline(case: Any) -> None:
         return result
 
     denoiser.forward = spy
-    pipeline(PROMPTS[0], height=64, width=64, num_inference_steps=3, guidance_scale=0.0, output_type="latent")
+    length = {"num_frames": 3} if frames(family) else {}
+    pipeline(PROMPTS[0], height=64, width=64, num_inference_steps=3, guidance_scale=0.0, output_type="latent", **length)
     conditioning = family.encode_prompt(PROMPTS[:1], RESOLUTION)
     assert len(asked) == 3
     for call in asked:
@@ -178,26 +195,27 @@ def test_captions_sizes_and_timesteps_reach_the_prediction(case: Any) -> None:
 
 def test_the_vaes_scaling_is_read_from_its_config(case: Any, tmp_path: Path) -> None:
     family, folder = case
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    posterior = family.vae.encode(images).latent_dist
+    images = media(family)
+    posterior = family.vae.encode(images.flatten(0, -4)).latent_dist
+    mean, std = as_media(family, posterior.mean), as_media(family, posterior.std)
     plain = family.encode_media(images)
     shift = family.vae.config.shift_factor or 0.0
-    torch.testing.assert_close(plain.mean, (posterior.mean - shift) * family.vae.config.scaling_factor)
-    torch.testing.assert_close(plain.std, posterior.std * family.vae.config.scaling_factor)
+    torch.testing.assert_close(plain.mean, (mean - shift) * family.vae.config.scaling_factor)
+    torch.testing.assert_close(plain.std, std * family.vae.config.scaling_factor)
     stock(folder).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "vae" / "config.json").read_text())
     (tmp_path / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5, "shift_factor": 0.25}))
     other = load_family(family.name, str(tmp_path), parts=("vae",))
     latents = other.encode_media(images)
-    torch.testing.assert_close(latents.mean, (posterior.mean - 0.25) * 0.5)
-    torch.testing.assert_close(latents.std, posterior.std * 0.5)
-    decoded = family.vae.decode(posterior.mean).sample.clamp(-1, 1)
+    torch.testing.assert_close(latents.mean, (mean - 0.25) * 0.5)
+    torch.testing.assert_close(latents.std, std * 0.5)
+    decoded = family.vae.decode(posterior.mean).sample.clamp(-1, 1).view_as(images)
     torch.testing.assert_close(other.decode_media(latents.mean), decoded, rtol=0, atol=1e-4)
 
 
 def test_pictures_go_through_the_vae_in_parts_that_fit_the_memory(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     family, _ = case
-    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = media(family, 5)
     whole = family.encode_media(images)
     decoded = family.decode_media(whole.mean)
     monkeypatch.setattr("diffpref.models.family.PIXELS_AT_ONCE", 2 * 64 * 64)
@@ -205,7 +223,7 @@ def test_pictures_go_through_the_vae_in_parts_that_fit_the_memory(case: Any, mon
     hook = family.vae.encoder.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
     parts = family.encode_media(images)
     hook.remove()
-    assert calls == [2, 2, 1]
+    assert calls == ([2] * 7 + [1] if frames(family) else [2, 2, 1])
     torch.testing.assert_close(parts.mean, whole.mean)
     torch.testing.assert_close(family.decode_media(whole.mean), decoded, rtol=0, atol=1e-5)
 
@@ -223,7 +241,8 @@ def test_timesteps_cover_the_chain_evenly(case: Any) -> None:
 
 def test_the_target_is_the_schedulers_own(case: Any) -> None:
     family, folder = case
-    clean, noise = inputs(family)["noisy"], torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    clean = inputs(family)["noisy"]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
     scheduler = stock(folder).scheduler
     if family.schedule.prediction_type == "flow":
         rows = torch.tensor([0, 250, 999])  # of its table

@@ -45,7 +45,7 @@ class Brightness:
         return torch.tensor([self.value(picture) for picture in media])
 
 
-@pytest.fixture(params=[n for n in families if families.get(n).likelihood == "denoising"], scope="module")
+@pytest.fixture(params=[n for n in families if families.get(n).samples == "images"], scope="module")
 def stock(request: Any) -> Any:
     pipeline = families.get(request.param).tiny().pipeline()
     pipeline.set_progress_bar_config(disable=True)

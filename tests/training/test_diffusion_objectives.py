@@ -48,7 +48,7 @@ def test_it_trains_by_name(recipe_keys: Keys, name: str) -> None:
     ("objective", "error", "message"),
     [
         ("dense_dpo", ConfigError, "segment"),
-        ("inversion_dpo", ConfigError, "segment"),
+        ("inversion_dpo", ConfigError, "segment_kl; a segment of it is a point of an inverted trajectory"),
         ({"flow_dpo": {"beta_schedule": "one_minus_t_sq"}}, ConfigError, r"needs timesteps in \[0, 1\]"),
         ("diffusion_nft", ConfigError, "behaviour"),
     ],

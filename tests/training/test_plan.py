@@ -106,7 +106,7 @@ def test_what_a_denoiser_lacks_is_told_with_the_reason(recipe_keys: Keys) -> Non
         plan(recipe_keys(objective="toy_lengths"))
     lengths, segments = str(caught.value).splitlines()
     assert lengths.startswith("objective: needs chosen_length; a denoiser's samples have no length; choose an")
-    assert segments.startswith("objective: needs chosen_segment_mask; segments are the frames of a video, which no")
+    assert segments.startswith("objective: needs chosen_segment_mask; segments are the frames of a video, which a")
 
 
 def test_a_reference_that_the_method_has_not_is_told(recipe_keys: Keys) -> None:

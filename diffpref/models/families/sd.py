@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffpref.core.contracts import Conditioning
 from diffpref.models import registry
 from diffpref.models.family import DenoiserFamily, Network, TextEncoder
 from diffpref.models.loading import freeze
-from diffpref.models.tiny import tiny_scheduler, tiny_tokenizer, tiny_vae
+from diffpref.models.tiny import tiny_clip_text, tiny_scheduler, tiny_vae
 from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["StableDiffusion"]
@@ -32,19 +32,7 @@ class StableDiffusion(DenoiserFamily):
     @classmethod
     def tiny(cls, seed: int = 0, prediction_type: str = "epsilon") -> StableDiffusion:
         torch.manual_seed(seed)
-        tokenizer = tiny_tokenizer()
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=16,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=16,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        encoder = TextEncoder(*tiny_clip_text())
         network = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(8, 16),
@@ -57,8 +45,7 @@ class StableDiffusion(DenoiserFamily):
         )
         scheduler = tiny_scheduler(prediction_type)
         schedule = DiscreteSchedule.from_config(scheduler.config)
-        texts = (TextEncoder(tokenizer, freeze(text)),)
-        return cls("tiny", schedule, dict(scheduler.config), freeze(network), freeze(tiny_vae()), texts)
+        return cls("tiny", schedule, dict(scheduler.config), freeze(network), freeze(tiny_vae()), (encoder,))
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:

@@ -1,0 +1,98 @@
+"""What families of videos share: clips instead of pictures, through a VAE frame by frame, with errors by frame."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffpref.core.contracts import Conditioning
+from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.models.family import DenoiserFamily, Latents, Network
+
+__all__ = ["VideoFamily"]
+
+
+@dataclass
+class VideoFamily(DenoiserFamily):
+    """A denoiser of clips: latents (N, C, F, h, w), one latent frame for each frame of the clip.
+
+    Args:
+        num_frames: of a clip where nobody says otherwise; 16, as in diffusers' pipelines.
+    """
+
+    num_frames: int = 16
+
+    samples: ClassVar[str] = "videos"
+    hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-video"}
+    unit_dims: ClassVar[tuple[int, ...]] = (2,)
+    lacks: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def max_frames(self) -> int | None:
+        """The most frames that the denoiser takes; None where any number will do."""
+        return None
+
+    def native_frames(self) -> int:
+        """Return how many frames a clip has unless it is told."""
+        return min(self.num_frames, self.max_frames or self.num_frames)
+
+    def check_frames(self, num_frames: int) -> None:
+        """Refuse clips that the denoiser cannot take.
+
+        Raises:
+            ConfigError: no frames, or more than `max_frames`.
+        """
+        most = self.max_frames
+        if num_frames < 1 or (most is not None and num_frames > most):
+            bounds = "at least 1 frame" if most is None else f"1 to {most} frames"
+            raise ConfigError(f"num_frames: '{self.name}' from {self.path} takes clips of {bounds}, got {num_frames}")
+
+    def encode_media(self, clips: Tensor) -> Latents:
+        """Encode (N, F, 3, H, W) clips in [-1, 1]; the scaling is read from the VAE's config.
+
+        Returns:
+            Mean and std, (N, C, F, h, w) each.
+
+        Raises:
+            ShapeError: they are pictures.
+            ConfigError: too many frames.
+        """
+        self._needed("vae", self.vae)
+        if clips.dim() != 5:
+            raise ShapeError(
+                f"'{self.name}' encodes clips (N, F, 3, H, W), got {tuple(clips.shape)}; pictures need a family of"
+                " pictures, such as 'sd'"
+            )
+        self.check_frames(clips.shape[1])
+        posterior = super().encode_media(clips.flatten(0, 1))
+        return Latents(*(t.unflatten(0, clips.shape[:2]).transpose(1, 2) for t in (posterior.mean, posterior.std)))
+
+    def decode_media(self, latents: Tensor) -> Tensor:
+        """Decode (N, C, F, h, w) latents to clips (N, F, 3, H, W) in [-1, 1], clamped."""
+        self._needed("vae", self.vae)
+        frames = self._checked(latents).transpose(1, 2)
+        return super().decode_media(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+    def latent_shape(self, resolution: int, num_frames: int | None = None) -> tuple[int, ...]:
+        count = self.native_frames() if num_frames is None else num_frames
+        self.check_frames(count)
+        channels, *sides = super().latent_shape(resolution)
+        return channels, count, *sides
+
+    def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+        self._checked(inputs["noisy"])
+        return self.denoise(network, inputs, conditioning)
+
+    @abstractmethod
+    def denoise(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
+        """Ask a denoiser: (N, C, F, h, w) predictions for ``inputs["noisy"]`` and ``inputs["timesteps"]``."""
+
+    def _checked(self, latents: Tensor) -> Tensor:
+        if latents.dim() != 5:
+            raise ShapeError(f"'{self.name}' takes latents of clips, (N, C, F, h, w), got {tuple(latents.shape)}")
+        self.check_frames(latents.shape[2])
+        return latents
