@@ -1,0 +1,55 @@
+"""Families of videos in a recipe: frames serve the objectives that compare them, and pictures are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffpref.config import build_recipe
+from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.models import registry
+from diffpref.training import Trainer
+from diffpref.training.plan import make_plan
+
+Keys = Callable[..., dict[str, Any]]
+NAMES = [name for name in registry if registry.get(name).samples == "videos"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_frames_of_a_video_serve_dense_dpo(recipe_keys: Keys, name: str) -> None:
+    found = make_plan(build_recipe(recipe_keys(model__family=name, objective="dense_dpo", method="denoising")))
+    assert {"chosen_segment_log_ratio", "rejected_segment_log_ratio"} <= set(found.names)
+    assert "segment_label" in found.columns
+
+
+def test_what_no_frame_gives_is_told_with_the_reason(recipe_keys: Keys) -> None:
+    keys = recipe_keys(model__family="unet3d", objective="inversion_dpo", method="denoising")
+    with pytest.raises(ConfigError, match="segment_kl; a segment of it is a point of an inverted trajectory") as caught:
+        make_plan(build_recipe(keys))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bank_holds_no_frames(recipe_keys: Keys) -> None:
+    keys = recipe_keys(model__family="unet3d", objective="dense_dpo", method="denoising", bank={"slots": 1})
+    with pytest.raises(ConfigError, match="asks chosen_segment_log_ratio, rejected_segment_log_ratio of 'reference'"):
+        make_plan(build_recipe(keys))
+
+
+def test_validation_draws_pictures_only(recipe_keys: Keys) -> None:
+    keys = recipe_keys(model__family="unet3d", validation={"every": 1, "prompts": ["a red circle"]})
+    with pytest.raises(ConfigError, match=r"validation.every: draws pictures, which family 'unet3d' does not"):
+        make_plan(build_recipe(keys))
+
+
+def test_a_data_set_of_pictures_is_refused_in_one_line(recipe_keys: Keys, tmp_path: Path) -> None:
+    family: Any = registry.get("unet3d").tiny()
+    family.pipeline().save_pretrained(tmp_path / "model")
+    trainer = Trainer(build_recipe(recipe_keys(model={"family": "unet3d", "path": str(tmp_path / "model")})))
+    with pytest.raises(
+        ShapeError, match=r"'unet3d' encodes clips \(N, F, 3, H, W\), got .*; pictures need a"
+    ) as caught:
+        list(trainer.steps())
+    assert "\n" not in str(caught.value)
