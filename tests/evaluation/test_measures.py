@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from diffpref.evaluation.measures import (
     dpg_score,
     frechet_distance,
     geneval_score,
+    hpdv2_accuracy,
     hps_benchmark,
     jpeg_kilobytes,
     kernel_distance,
@@ -37,6 +39,7 @@ from diffpref.evaluation.measures import (
     sharpness,
     vbench_score,
 )
+from diffpref.evaluation.reward_quality import PairScores, measure
 from diffpref.evaluation.statistics import bootstrap_interval, sign_test, wilson_interval, win_rate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluation"
@@ -291,6 +294,29 @@ def test_geneval_overall_is_the_mean_of_the_tasks():
         geneval_score([float("nan")], ["a"])
     with pytest.raises(ShapeError):
         geneval_score([1, 0], ["a"])
+
+
+def test_rank_metrics_golden():
+    inputs, _, expected = golden("rank_metrics")
+    scores = [-float(rank) for rank in inputs["pred_rank"]]
+    accuracy = hpdv2_accuracy([scores], [inputs["true_rank"]])
+    assert accuracy == pytest.approx(expected["inversion_score(hpdv2 accuracy)"])
+    scores, ranks = inputs["pred_scores"], inputs["gt_rank_with_ties"]
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    gaps = [scores[i] - scores[j] for i, j in pairs]
+    labels = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
+    found = measure(PairScores(labels, gaps, None, [""] * len(pairs)))
+    assert (found.ties, found.decided) == (1, expected["calc_ImageReward_accuracy"])
+
+
+def test_the_accuracy_of_rankings_counts_each_prompt_once_and_no_tie_against():
+    right, wrong = ([3.0, 2.0, 1.0], [1, 2, 3]), ([1.0, 2.0], [1, 2])
+    assert hpdv2_accuracy(*zip(right, wrong, strict=True)) == 0.5
+    assert hpdv2_accuracy([[1.0, 1.0]], [[1, 2]]) == 1.0  # where `reward evaluate` counts it as wrong
+    with pytest.raises(ShapeError, match="same two pictures"):
+        hpdv2_accuracy([[1.0, 2.0]], [[1, 2, 3]])
+    with pytest.raises(DataError, match="finite"):
+        hpdv2_accuracy([[1.0, math.nan]], [[1, 2]])
 
 
 def test_hps_benchmark_by_style():

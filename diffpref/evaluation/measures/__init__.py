@@ -7,7 +7,7 @@ from diffpref.evaluation.measures.diversity import diversity, pairwise_distance
 from diffpref.evaluation.measures.dpg import DpgAnswers, dpg_categories, dpg_overall, dpg_score, masked_answers
 from diffpref.evaluation.measures.frechet import Moments, frechet_distance, moments
 from diffpref.evaluation.measures.geneval import GenEvalScore, geneval_score
-from diffpref.evaluation.measures.hps_benchmark import StyleScore, hps_benchmark
+from diffpref.evaluation.measures.hps_benchmark import StyleScore, hpdv2_accuracy, hps_benchmark
 from diffpref.evaluation.measures.kernel_distance import KernelDistance, kernel_distance
 from diffpref.evaluation.measures.probes import (
     PROBES,
@@ -38,6 +38,7 @@ __all__ = [
     "dpg_score",
     "frechet_distance",
     "geneval_score",
+    "hpdv2_accuracy",
     "hps_benchmark",
     "jpeg_kilobytes",
     "kernel_distance",

@@ -1,16 +1,17 @@
-"""The HPSv2 benchmark's table: per style the mean and its spread over ten groups, and the average of all pictures."""
+"""The HPSv2 benchmark's table, by style, and the accuracy on HPDv2 by which its authors compare reward models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from diffpref.core.errors import DataError, ShapeError
 
-__all__ = ["NUM_GROUPS", "StyleScore", "hps_benchmark"]
+__all__ = ["NUM_GROUPS", "StyleScore", "hpdv2_accuracy", "hps_benchmark"]
 
 NUM_GROUPS = 10
 
@@ -59,3 +60,35 @@ def hps_benchmark(scores: Any, styles: Mapping[str, Sequence[int]]) -> tuple[flo
     found = {style: score(rows) for style, rows in styles.items()}
     rows = [row for members in styles.values() for row in members]
     return float(values[rows].mean()), found
+
+
+def hpdv2_accuracy(scores: Sequence[Sequence[float]], ranks: Sequence[Sequence[float]]) -> float:
+    """Return the mean over prompts of the share of pairs that a reward does not order against the people's ranks.
+
+    Equal scores, and equal ranks, are no inversion, as in the official code; `diffpref reward evaluate` counts equal
+    scores as wrong.
+
+    Args:
+        scores: of each prompt's pictures by the reward, higher is better.
+        ranks: of the same pictures by people, lower is better.
+
+    Raises:
+        ShapeError: not the same pictures, or a prompt of fewer than two.
+        DataError: no prompts, or a score that is not finite.
+
+    Source: tgxs002/HPSv2, src/training/train.py ``inversion_score``.
+
+    >>> round(hpdv2_accuracy([[2.0, 1.0, 3.0]], [[1, 2, 3]]), 4)
+    0.3333
+    """
+    if [len(row) for row in scores] != [len(row) for row in ranks] or min(map(len, scores), default=2) < 2:
+        raise ShapeError("every prompt needs scores and ranks of the same two pictures or more")
+    if not scores or not all(np.isfinite(row).all() for row in scores):
+        raise DataError("the accuracy needs prompts and a finite score of every picture")
+    shares = []
+    for row, told in zip(scores, ranks, strict=True):
+        pairs = list(combinations(range(len(row)), 2))
+        # a higher rank should have the lower score: equal signs are an inversion
+        inversions = sum((row[i] - row[j]) * (told[i] - told[j]) > 0 for i, j in pairs)
+        shares.append(1 - inversions / len(pairs))
+    return float(np.mean(shares))
