@@ -50,10 +50,10 @@ def main(argv: Sequence[str]) -> int:
         _merged(run, recipe, output, given.precision, given.ema)
     elif not result.name.startswith("lora"):
         raise ConfigError(f"--format: {given.format} is a LoRA, and {run} has trained all weights; use merged")
-    elif families.get(recipe.model.family).likelihood != "denoising":
+    elif families.get(recipe.model.family).likelihood != "denoising" or (result / "adapter_config.json").is_file():
         raise ConfigError(
-            f"--format: {given.format} is for denoisers; {result} holds the LoRA as PEFT loads it; merged writes the"
-            " whole model"
+            f"--format: {given.format} is for denoisers whose LoRA diffusers loads; {result} holds the LoRA as PEFT"
+            " loads it; merged writes the whole model"
         )
     elif given.format == "kohya":
         _kohya(result, recipe, output, given.precision)

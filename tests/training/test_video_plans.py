@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from peft import PeftModel
 
+from diffpref.cli import main
 from diffpref.config import build_recipe
 from diffpref.core.errors import ConfigError, ShapeError
-from diffpref.models import registry
+from diffpref.core.randomness import Random
+from diffpref.models import load_family, registry
+from diffpref.models.adapters import registry as adapters
 from diffpref.training import Trainer
 from diffpref.training.plan import make_plan
 
@@ -53,3 +59,30 @@ def test_a_data_set_of_pictures_is_refused_in_one_line(recipe_keys: Keys, tmp_pa
     ) as caught:
         list(trainer.steps())
     assert "\n" not in str(caught.value)
+
+
+def test_a_lora_that_diffusers_cannot_load_is_exported_within_the_whole_pipeline_only(
+    recipe_keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family: Any = registry.get("unet3d").tiny()
+    family.pipeline().save_pretrained(tmp_path / "model")
+    run = tmp_path / "run"
+    how = adapters.get("lora")(rank=4)
+    groups = how.install(family, Random(0))
+    with torch.no_grad():
+        for parameter in (p for group in groups.values() for p in group):
+            parameter.add_(0.05)
+    how.save(family, family.network, run / "lora")
+    keys = recipe_keys(model={"family": "unet3d", "path": str(tmp_path / "model")}, output=str(run))
+    (run / "config.yaml").write_text(yaml.safe_dump(keys))
+    for form in ("diffusers", "kohya"):
+        assert main(["export", str(run), "--format", form, "--output", str(tmp_path / "x.safetensors")]) == 2
+        assert "holds the LoRA as PEFT loads it; merged writes the whole model" in capsys.readouterr().err
+    assert main(["export", str(run), "--format", "merged", "--output", str(tmp_path / "merged")]) == 0
+    plain: Any = PeftModel.from_pretrained(load_family("unet3d", str(tmp_path / "model")).network, run / "lora")
+    told = {"noisy": torch.randn(1, 4, 3, 8, 8), "timesteps": torch.tensor([500])}
+    conditioning = family.encode_prompt(["a"], 64)
+    with torch.no_grad():
+        merged = load_family("unet3d", str(tmp_path / "merged")).network
+        found, wanted = (family.forward(network, told, conditioning) for network in (merged, plain.eval()))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
