@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from diffpref.core.contracts import Judge, Media, Record, Reward
 from diffpref.core.errors import DataError
 from diffpref.data import Pair
 from diffpref.data.clips import read_media
+from diffpref.data.metadata import metadata_of
 from diffpref.evaluation.statistics import wilson_interval
 from diffpref.ranking import accuracy_with_ties, calibration_error, log_loss
 
@@ -32,12 +34,14 @@ class PairScores:
         gaps: (N,) score of the chosen minus score of the rejected.
         probabilities: (N,) P(chosen is better) by the reward; None where it defines none.
         groups: (N,) what each pair belongs to.
+        unscored: pairs that are left out because a score or a comparison is not finite.
     """
 
     labels: list[float]
     gaps: list[float]
     probabilities: list[float] | None
     groups: list[str]
+    unscored: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Quality:
         calibration_error: expected, of the pair's probability, 0..1; None without one.
         log_loss: mean cross-entropy, nats; None without probabilities.
         by_group: group -> its own figures.
+        unscored: pairs that are left out of everything above because a score or a comparison is not finite.
     """
 
     pairs: int
@@ -68,6 +73,7 @@ class Quality:
     calibration_error: float | None = None
     log_loss: float | None = None
     by_group: Mapping[str, Quality] = field(default_factory=dict)
+    unscored: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -102,35 +108,51 @@ def score_pairs(
     """Ask a reward about both sides of every pair.
 
     Args:
-        reward: with ``compare`` where it is a judge too; else its ``pair_scale`` makes probabilities, if it has one.
+        reward: with ``compare`` where it is a judge too; else its ``pair_scale`` makes probabilities, if it has one. A
+            judge that does not score, or scores against a reference answer only, is asked to compare.
         records: of the pairs.
         pairs: labelled.
         group: of a record; None: all are one group.
         tell: called with pairs done and their number.
 
     Raises:
-        DataError: a score is not finite, or an item cannot be read.
+        DataError: no pair has finite scores, or an item cannot be read.
     """
     gaps: list[float] = []
     probabilities: list[float] = []
-    scale, judge = reward.info.pair_scale, isinstance(reward, Judge) and getattr(reward, "pair", None) is not None
+    scale, reads = reward.info.pair_scale, reward.info.needs_metadata
+    # what was trained without a probability model has the method and no answer
+    judge = reward if isinstance(reward, Judge) and getattr(reward, "pair", True) is not None else None
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         prompts = [pair.prompt for pair in part]
         first = [_media(records[pair.record_index], pair.chosen) for pair in part]
         second = [_media(records[pair.record_index], pair.rejected) for pair in part]
-        gap = reward.score(first, prompts) - reward.score(second, prompts)
-        if not bool(gap.isfinite().all()):
-            bad = part[int((~gap.isfinite()).nonzero()[0, 0])]
-            raise DataError(f"reward '{reward.info.name}': a score of record {bad.record_id!r} is not finite")
+        told = [metadata_of(records[pair.record_index]) for pair in part] if reads else None
+        likely = None if judge is None else judge.compare(first, second, prompts).double()
+        if likely is not None and (reads or not hasattr(reward, "score")):
+            gap = torch.logit(likely, eps=1e-9)
+        elif told is None:
+            gap = reward.score(first, prompts) - reward.score(second, prompts)
+        else:
+            gap = reward.score(first, prompts, told) - reward.score(second, prompts, told)
+        if likely is None and scale is not None:
+            likely = torch.sigmoid(scale * gap.double())
         gaps += gap.tolist()
-        if isinstance(reward, Judge) and judge:
-            probabilities += reward.compare(first, second, prompts).tolist()
-        elif scale is not None:
-            probabilities += torch.sigmoid(scale * gap.double()).tolist()
+        probabilities += [] if likely is None else likely.tolist()
         tell(len(gaps), len(pairs))
-    groups = [group(records[pair.record_index]) if group else "" for pair in pairs]
-    return PairScores([pair.probability for pair in pairs], gaps, probabilities or None, groups)
+    kept = [row for row, gap in enumerate(gaps) if math.isfinite(gap)]
+    if probabilities:
+        kept = [row for row in kept if math.isfinite(probabilities[row])]
+    if pairs and not kept:
+        raise DataError(f"reward '{reward.info.name}': none of {len(pairs)} pairs has finite scores on both sides")
+    return PairScores(
+        [pairs[row].probability for row in kept],
+        [gaps[row] for row in kept],
+        [probabilities[row] for row in kept] if probabilities else None,
+        [group(records[pairs[row].record_index]) if group else "" for row in kept],
+        len(pairs) - len(kept),
+    )
 
 
 def _media(record: Record, place: int) -> Media:
@@ -145,12 +167,12 @@ def measure(found: PairScores, tie: float = 0.0) -> Quality:
         tie: a tie is predicted where P(chosen) and P(rejected) are at most this far apart; without probabilities only
             equal scores tie.
     """
-    quality = _measure(found, range(len(found.labels)), tie)
+    quality = replace(_measure(found, range(len(found.labels)), tie), unscored=found.unscored)
     names = sorted(set(found.groups))
     if names == [""]:
         return quality
     rows = {name: [row for row, own in enumerate(found.groups) if own == name] for name in names}
-    return Quality(**{**vars(quality), "by_group": {name: _measure(found, rows[name], tie) for name in names}})
+    return replace(quality, by_group={name: _measure(found, rows[name], tie) for name in names})
 
 
 def _measure(found: PairScores, rows: Sequence[int], tie: float) -> Quality:

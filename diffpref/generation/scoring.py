@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from diffpref.core.contracts import Candidate, Media, Record, Reward, Score
-from diffpref.core.errors import ConfigError, DataError
+from diffpref.core.errors import ConfigError
 from diffpref.data import Store
 from diffpref.data.clips import read_media
+from diffpref.data.metadata import metadata_of
 from diffpref.data.pairs import LIMIT
 from diffpref.generation.claims import share_of_work
 from diffpref.generation.growing import GrowingStore
 from diffpref.generation.unusable import UnusableScores, num_candidates
 
-__all__ = ["Progress", "score_records", "score_store", "score_watched", "told_of", "versions", "watch"]
+__all__ = ["Progress", "score_records", "score_store", "score_watched", "versions", "watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
             part = todo[start : start + size]
             media = [read_media(records[row].candidates[place], name=_name(records[row], place)) for row, place in part]
             prompts = [records[row].prompt for row, _ in part]
-            told = [told_of(records[row]) for row, _ in part] if scorer.info.needs_metadata else None
+            told = [metadata_of(records[row]) for row, _ in part] if scorer.info.needs_metadata else None
             values = _ask(name, scorer, media, prompts, told)
             if unusable := sum(not math.isfinite(value) for value in values):
                 logger.warning("%s: %d of %d scores are not finite", name, unusable, len(values))
@@ -79,21 +79,6 @@ def score_records(records: Sequence[Record], scorers: Mapping[str, Reward]) -> l
         replace(record, candidates=tuple(with_scores(row, k, c) for k, c in enumerate(record.candidates)))
         for row, record in enumerate(records)
     ]
-
-
-def told_of(record: Record) -> dict[str, Any]:
-    """Return a record's ``meta`` as rewards read it: what is written as a JSON list or object is one.
-
-    Raises:
-        DataError: a value begins as JSON and is none.
-    """
-    told: dict[str, Any] = {}
-    for key, value in record.meta.items():
-        try:
-            told[key] = json.loads(value) if value[:1] in ("[", "{") else value
-        except ValueError as error:
-            raise DataError(f"record {record.id!r}: meta.{key} is no JSON ({error})") from error
-    return told
 
 
 def _ask(

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from diffpref.core.contracts import Judge, Media, Record, Reward
 from diffpref.core.errors import ConfigError, DataError
-from diffpref.data import decode_image, score_of
+from diffpref.data import score_of
+from diffpref.data.clips import read_media
 from diffpref.generation import score_records
 from diffpref.loops.stage import Verdict
 from diffpref.ranking import both_orders, preference_matrix, win_rates
@@ -161,16 +162,9 @@ class _Function:
 
 
 def media_of(record: Record, number: int) -> Media:
-    """Return what a judge is shown of a candidate: its text, or its picture.
+    """Return what a judge is shown of a candidate: its text, its picture, or the frames of its clip.
 
     Raises:
-        DataError: it has neither, or the picture cannot be decoded.
+        DataError: it has none of these, or the picture cannot be decoded.
     """
-    candidate = record.candidates[number]
-    if candidate.text is not None:
-        return candidate.text
-    if candidate.bytes is not None:
-        return decode_image(candidate.bytes, name=f"record {record.id!r}, candidate {number}")
-    if candidate.path is not None:
-        return decode_image(candidate.path)
-    raise DataError(f"record {record.id!r}, candidate {number}: holds no picture and no text to judge")
+    return read_media(record.candidates[number], name=f"record {record.id!r}, candidate {number}")

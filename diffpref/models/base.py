@@ -9,16 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from diffpref.config import Likelihood, Scorer
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.models.heads import save_heads
+
+if TYPE_CHECKING:  # networks are used where no recipe is read
+    from diffpref.config import Likelihood, Scorer
 
 __all__ = ["ModelFamily", "Network"]
 

@@ -10,14 +10,13 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
-from diffpref.config import Likelihood
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning, Rows, Tensors
 from diffpref.core.errors import ConfigError, ModelError, ShapeError
@@ -28,6 +27,9 @@ from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_c
 from diffpref.models.precision import DTYPES
 from diffpref.models.sharding import whole_network
 from diffpref.schedules import Density, DiscreteSchedule, FlowSchedule, Schedule
+
+if TYPE_CHECKING:  # networks are used where no recipe is read
+    from diffpref.config import Likelihood
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
 

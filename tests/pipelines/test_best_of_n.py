@@ -45,7 +45,11 @@ class Brightness:
         return torch.tensor([self.value(picture) for picture in media])
 
 
-@pytest.fixture(params=[n for n in families if families.get(n).samples == "images"], scope="module")
+# the pipeline's parts are those of Stable Diffusion and SDXL
+KINDS = [n for n in families if families.get(n).samples == "images" and families.get(n).network_part == "unet"]
+
+
+@pytest.fixture(params=KINDS, scope="module")
 def stock(request: Any) -> Any:
     pipeline = families.get(request.param).tiny().pipeline()
     pipeline.set_progress_bar_config(disable=True)

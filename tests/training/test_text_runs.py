@@ -246,7 +246,7 @@ def _encoded(trainer: Trainer) -> list[Any]:
     ("changes", "message"),
     [
         ({"method": "diffusion_dpo"}, "prepares rows for the likelihood 'denoising'; family 'causal_lm' is read by"),
-        ({"model__attention": "xformers"}, "language models take auto or native"),
+        ({"model__attention": "xformers"}, "language models and scorers take auto or native"),
         ({"adapter": {"kind": "lora", "targets": ["lm_head"]}}, "head over the vocabulary cannot be adapted"),
         ({"adapter": {"kind": "lora", "targets": ["nothing"]}}, "adapter.targets: "),
         ({"validation": {"every": 1, "prompts": ["x"]}}, "validation.every: draws pictures"),

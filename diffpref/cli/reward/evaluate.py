@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.loops.judging import load_rewards, parse_reward
     from diffpref.loops.opening import pick_device
 
-    loaded = load_rewards([parse_reward(word) for word in given.rewards], pick_device(given.device))
+    loaded = load_rewards([parse_reward(word) for word in given.rewards], pick_device(given.device), pairs=True)
     texts = {reward.info.media == "text" for reward in loaded.values()} == {True}
 
     def labelled(source: str) -> tuple[Any, Any]:
@@ -67,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
     told = f", {next(iter(found.values())).ties} of them ties"
     print(f"{given.source}: {len(pairs):,} labelled pairs{told}")
     print("\n".join(_table({name: {"": quality, **quality.by_group} for name, quality in found.items()})))
+    for name, quality in found.items():
+        if quality.unscored:
+            print(f"{name}: {quality.unscored:,} more pairs are left out, because a score is not finite")
     return 0
 
 
