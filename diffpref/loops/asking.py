@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from diffpref.core.contracts import Judge, Media, Record, Reward
+from diffpref.core.contracts import Judge, Media, Record, Reward, RewardInfo
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import score_of
 from diffpref.data.clips import read_media
@@ -144,16 +144,12 @@ class Asked:
         return [both_orders(matrix) for matrix in matrices]
 
 
-@dataclass(frozen=True)
-class _Info:
-    version: str
-
-
 class _Function:
-    """A function as a reward."""
+    """A function as a reward of whatever it takes."""
 
     def __init__(self, function: Any, version: str) -> None:
-        self.function, self.info = function, _Info(version)
+        self.function = function
+        self.info = RewardInfo("function", version, licence="", range=(-math.inf, math.inf))
 
     def score(self, media: Sequence[Media], prompts: Sequence[str], metadata: Any = None) -> Any:
         import torch
