@@ -114,7 +114,9 @@ def smoothed_preference(
     >>> round(smoothed_preference(0.2231, 0.2104), 6)
     0.519051
     """
-    return 1 / (1 + math.exp(-(chosen - rejected) / (largest - smallest)))
+    gap = (chosen - rejected) / (largest - smallest)
+    share = math.exp(-abs(gap))  # never above 1: scores of another scale than the constants do not overflow
+    return (1.0 if gap >= 0 else share) / (1 + share)
 
 
 def rarity_weights(gaps: Sequence[float], *, num_bins: int = 10, top: float | None = None) -> list[float]:

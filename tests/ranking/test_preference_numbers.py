@@ -120,6 +120,16 @@ def test_smpo_s_soft_label(chosen: float, rejected: float, probability: float, w
     assert 10 * (2 * found - 1) == pytest.approx(weight, abs=2e-9)
 
 
+@pytest.mark.parametrize(("gap", "expected"), [(1e6, 1.0), (-1e6, 0.0), (1e300, 1.0), (-1e300, 0.0)])
+def test_smpo_s_soft_label_of_scores_of_another_scale_does_not_overflow(gap: float, expected: float) -> None:
+    assert smoothed_preference(gap, 0.0) == expected
+
+
+def test_smpo_s_soft_labels_of_both_directions_sum_to_one() -> None:
+    for gap in (0.001, 0.1, 1.0, 5.0):
+        assert smoothed_preference(gap, 0.0) + smoothed_preference(0.0, gap) == pytest.approx(1.0, abs=1e-15)
+
+
 def test_rare_gaps_weigh_more() -> None:
     gaps = [0.1] * 6 + [0.55] * 3 + [1.0]
     assert rarity_weights(gaps, num_bins=3) == pytest.approx([1.0] * 6 + [2.0] * 3 + [6.0])
