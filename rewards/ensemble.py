@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -190,7 +191,7 @@ def load_ensemble(
         micro_batch: the same.
 
     Raises:
-        ConfigError: members that are missing, unknown, named twice or of different media; another mode.
+        ConfigError: members that are missing, unknown, named twice or of different media; another mode; a folder.
         ModelError: a member's path holds no such model.
     """
     if mode != "weighted_sum":
@@ -201,6 +202,11 @@ def load_ensemble(
     if (path is None) == (members is None):
         raise ConfigError("reward 'ensemble': give either members or the path of a YAML file that holds them")
     if path is not None:
+        if Path(path).is_dir():
+            raise ConfigError(
+                f"reward 'ensemble': {path} is a folder; expected a YAML file with members, or in its place"
+                " {ensemble: {members: [NAME, {NAME: {path: PATH}}]}}"
+            )
         content = load_yaml(path)
         if set(content) != {"members"} or not isinstance(content["members"], list):
             raise ConfigError(f"{path}: expected one key, members, with a list of rewards; got {', '.join(content)}")

@@ -145,6 +145,13 @@ def test_mistakes_are_told_in_a_line(options: dict[str, Any], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; expected a YAML file with members") as said:
+        rewards.load("ensemble", str(tmp_path))
+    assert f"{tmp_path} is a folder" in str(said.value) and "{ensemble: {members: [" in str(said.value)
+    assert "\n" not in str(said.value)
+
+
 def test_a_file_that_holds_no_members_is_told(tmp_path: Path) -> None:
     path = tmp_path / "members.yaml"
     path.write_text("member: [oracle]")
