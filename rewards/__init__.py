@@ -113,7 +113,7 @@ def load(name: str, path: str | None = None, **options: Any) -> Reward:
         raise ConfigError(f"unknown reward '{name}'{suggest(name, [*registry, *SHORT_FORMS])}")
     calibration = options.pop("calibration", None)
     factory = registry.get(name)
-    reward = factory(path, **validated(f"reward '{name}'", factory, options))
+    reward = factory(path, **validated(f"reward '{name}'", factory, options, also=("calibration",)))
     if calibration is None:
         return reward
     from diffpref.rewards._calibrated import calibrated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from diffpref.core.errors import ConfigError, suggest
@@ -13,8 +13,16 @@ from diffpref.core.problems import problem
 __all__ = ["validated"]
 
 
-def validated(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def validated(
+    owner: str, factory: Callable[..., Any], options: Mapping[str, Any], also: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the options as the keyword-only parameters of ``factory`` want them.
+
+    Args:
+        owner: whose options they are, for messages.
+        factory: takes them.
+        options: by name.
+        also: names that the caller reads itself; messages count them among the known ones.
 
     Raises:
         ConfigError: all unknown names and wrong values at once.
@@ -30,7 +38,8 @@ def validated(owner: str, factory: Callable[..., Any], options: Mapping[str, Any
     result, problems = {}, []
     for name, value in options.items():
         if name not in known:
-            problems.append(f"unknown option '{name}'{suggest(name, known) or ';'} known: {', '.join(known) or 'none'}")
+            told = [*known, *also]
+            problems.append(f"unknown option '{name}'{suggest(name, told) or ';'} known: {', '.join(told) or 'none'}")
             continue
         try:
             result[name] = TypeAdapter(hints.get(name, Any)).validate_python(value, strict=True)

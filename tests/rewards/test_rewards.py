@@ -274,6 +274,8 @@ def test_the_judge_refuses_what_it_cannot_read():
         ("hps", ".", {"version": ["v2"]}, "version must be one of v2, v2.1, got"),
         ("hps", "xswu/HPSv2", {"architecture": 3}, "architecture: "),
         ("pickscore", ".", {"outptu": "logit"}, "unknown option 'outptu'; did you mean 'output'"),
+        ("jpeg", None, {"x": 1}, "unknown option 'x'; known: output, calibration"),
+        ("jpeg", None, {"calibraton": "c.json"}, "unknown option 'calibraton'; did you mean 'calibration'"),
         ("pickscore", ".", {"output": "softmax"}, "output: must be one of logit, .*, got 'softmax'"),
         ("pickscore", ".", {"micro_batch": 0}, "micro_batch: .* got 0"),
         ("clip", ".", {"output": "logit", "device": 3}, "output: .*; device: .*"),
