@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffpref.core.assets import resolve
 from diffpref.core.errors import ConfigError, DataError, ModelError
-from diffpref.rewards._weights import UNREADABLE, Precision, content_version, first_line, refuse_pickle
+from diffpref.rewards._weights import PICKLED, UNREADABLE, Precision, content_version, first_line, refuse_pickle
 
 __all__ = [
     "Template",
@@ -42,6 +42,7 @@ def open_network(
     precision: Precision,
     allow_pickle: bool,
     unread: str = "",
+    expected: str = "a model of transformers",
 ) -> tuple[Any, str]:
     """Load a network of transformers; code of a repository is never run.
 
@@ -53,6 +54,7 @@ def open_network(
         precision: of the network.
         allow_pickle: accept weights that only a pickle holds.
         unread: beginning of the names of weights that may be missing, because nothing reads them.
+        expected: what the folder should hold, for messages.
 
     Returns:
         the network, frozen, and the folder or hub id.
@@ -65,6 +67,11 @@ def open_network(
         raise ConfigError(f"reward '{owner}' needs a path: a hub id or a folder with a model of transformers")
     found = resolve(path)
     if Path(found).is_dir():
+        if not any(file.suffix in (".safetensors", *PICKLED) for file in Path(found).iterdir()):
+            raise ModelError(
+                f"reward '{owner}': {found} holds no weights; expected {expected}: config.json, *.safetensors and the"
+                " tokenizer's files"
+            )
         refuse_pickle(Path(found), allow_pickle)
     elif found.startswith((".", "/", "~")) or found.count("/") > 1:
         raise ModelError(f"{found}: no such folder; reward '{owner}' reads a model of transformers")

@@ -16,6 +16,7 @@ from diffpref.core.errors import ModelError
 from diffpref.core.files import sha256
 
 __all__ = [
+    "PICKLED",
     "UNREADABLE",
     "Precision",
     "check_vocabulary",

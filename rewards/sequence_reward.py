@@ -127,6 +127,7 @@ def load_sequence_reward(
         device=device,
         precision=precision,
         allow_pickle=allow_pickle,
+        expected="any sequence classifier of transformers",
     )
     count = int(network.config.num_labels)
     if label is None and count != 1:

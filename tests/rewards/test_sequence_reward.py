@@ -140,6 +140,14 @@ def test_a_path_is_needed(path, message):
         rewards.load("sequence_reward", path)
 
 
+def test_a_folder_without_weights_is_told_what_belongs_there(tmp_path):
+    with pytest.raises(ModelError, match="expected any sequence classifier of transformers: ") as caught:
+        rewards.load("sequence_reward", str(tmp_path))
+    said = str(caught.value)
+    assert said.startswith(f"reward 'sequence_reward': {tmp_path} holds no weights") and "\n" not in said
+    assert "config.json, *.safetensors and the tokenizer's files" in said
+
+
 def test_code_of_a_repository_is_never_run(llama, tmp_path):
     import json
 
