@@ -167,6 +167,7 @@ def _again(given: Namespace, command: str) -> int:
     from dataclasses import replace
 
     from diffpref.core.errors import DataError
+    from diffpref.core.files import read_json
     from diffpref.data import decode_image
     from diffpref.evaluation.standings import Standings
 
@@ -174,15 +175,16 @@ def _again(given: Namespace, command: str) -> int:
         raise ConfigError("--again: takes an evaluation as it is; leave out contenders, prompts and rewards")
     output = Path(given.again)
     standings = replace(Standings.load(output / "results.json"), against=given.against, ties=given.ties)
+    notes = [str(note) for note in read_json(output / "results.json").get("notes", ())]
 
     def pictures(name: str, positions: Sequence[int]) -> list[Any]:
         return [decode_image(output / "pictures" / name / f"{position:05d}.png") for position in positions]
 
     try:
-        report = _write(output, standings, pictures, command, seconds={})
+        report = _write(output, standings, pictures, command, notes=notes, seconds={})
     except DataError as error:
         print(f"without pictures: {error}", file=sys.stderr)
-        report = _write(output, standings, None, command, seconds={})
+        report = _write(output, standings, None, command, notes=notes, seconds={})
     return _tell(given, standings, report)
 
 

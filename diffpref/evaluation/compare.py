@@ -75,7 +75,7 @@ def comparison(standings: Standings, name: str, against: str | None = None) -> C
         against: the side that is called the base; None: the standings'.
 
     Raises:
-        DataError: a judge without a single finite pair, or facts of one side only.
+        DataError: facts of one side only.
     """
     against = standings.against if against is None else against
     base, aligned = standings.columns[against], standings.columns[name]
@@ -89,7 +89,7 @@ def comparison(standings: Standings, name: str, against: str | None = None) -> C
     def score_result(name: str, version: str, aligned: np.ndarray, base: np.ndarray) -> ScoreResult:
         kept = np.isfinite(aligned) & np.isfinite(base)
         if not kept.any():
-            raise DataError(f"judge '{name}' gave no pair of finite scores")
+            return ScoreResult(name, version, None, None, None, None, None, None, len(kept))
         return ScoreResult(
             name,
             version,
@@ -99,6 +99,7 @@ def comparison(standings: Standings, name: str, against: str | None = None) -> C
             float(np.median(aligned[kept])),
             difference(aligned, base, scale=1.0, **options),
             win_rate(aligned, base, ties=standings.ties, **options),
+            int((~kept).sum()),
         )
 
     def fact_result(name: str, aligned: np.ndarray, base: np.ndarray) -> FactResult:

@@ -83,12 +83,14 @@ def _share(result: FactResult) -> Row:
 
 
 def _score(result: ScoreResult) -> Row:
+    version = result.version.removeprefix("sha256-")[:7]  # whole in results.json
+    name = f"{words(result.name)} {version}".strip()
     d, win = result.difference, result.win
+    if d is None or win is None or result.base_mean is None or result.aligned_mean is None:
+        return Row(name, "", "", "", f"no finite pair, {result.dropped:,} left out")
     largest = max(abs(d.low), abs(d.high))
     estimate, low, high = (number(v, significant=3, like=largest, sign=True) for v in (d.estimate, d.low, d.high))
     means = number(result.base_mean), number(result.aligned_mean)
-    version = result.version.removeprefix("sha256-")[:7]  # whole in results.json
-    name = f"{words(result.name)} {version}".strip()
     return Row(name, *means, f"{estimate} [{low}, {high}]", reading(win.low, win.high, 0.5), win)
 
 
@@ -117,8 +119,10 @@ def sentence(comparison: Comparison) -> str:
             f"{percent(facts.base_share)} of {side(base)}'s: {d.estimate:+.1f} points "
             f"({level} {d.low:+.1f} to {d.high:+.1f}) on {pairs}."
         )
-    judge = comparison.judges[0]
+    name, win = next(((one.name, one.win) for one in comparison.judges if one.win), ("", None))
+    if win is None:
+        return f"No judge gave finite scores to both pictures of any of {pairs} of {side(aligned)}{against}."
     return (
-        f"By {words(judge.name)}, {side(aligned)} wins {percent(judge.win.rate)} of {pairs}{against} "
-        f"({level} {100 * judge.win.low:.1f} to {100 * judge.win.high:.1f}; ties count {TIES[comparison.ties]})."
+        f"By {words(name)}, {side(aligned)} wins {percent(win.rate)} of {pairs}{against} "
+        f"({level} {100 * win.low:.1f} to {100 * win.high:.1f}; ties count {TIES[comparison.ties]})."
     )

@@ -98,7 +98,8 @@ def published_rows(architecture: str) -> tuple[PublishedRow, ...]:
 
 
 def as_published(entry: Entry, version: str) -> float | None:
-    """Return our number in the unit of the papers' tables; None where it is another measure than theirs.
+    """Return our number in the unit of the papers' tables; None where it is another measure than theirs,
+    or there is no finite score.
 
     HPS stands there as 100 times the cosine, PickScore as the logit, and GenEval as the mean of the tasks' means of its
     strict rule.
@@ -108,6 +109,8 @@ def as_published(entry: Entry, version: str) -> float | None:
         version: of that measure: it names output, scale and rule.
     """
     parts = version.split("+")
+    if entry.mean is None:
+        return None
     if entry.measure in ("hps_v2", "hps_v21"):
         return entry.mean if "x100" in parts else 100 * entry.mean
     if entry.measure == "pickscore":

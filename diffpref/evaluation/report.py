@@ -87,7 +87,7 @@ def write_report(
         title: of the page.
         metrics: the rows of ``metrics.jsonl``; curves are drawn for the metrics that they hold.
         provenance: command, config, seeds, counts, seconds and versions.
-        notes: further limits, a sentence each.
+        notes: further limits, a sentence each; ``results.json`` keeps them.
         scorers: how far the scorers of the training data's candidates agree; the judges' agreement about the pictures
             of this evaluation is told where there are two of them.
         num_sampled: pairs shown that nobody picked.
@@ -95,9 +95,6 @@ def write_report(
 
     Returns:
         The path of ``report.html``.
-
-    Raises:
-        DataError: a judge without a single finite pair.
     """
     run_folder = Path(run_folder)
     found = [comparison(standings, name) for name in standings.others]
@@ -127,7 +124,9 @@ def write_report(
         body="\n".join(filter(None, body)),
     )
     told = {name: one.to_json() for name, one in agreeing.items()}
-    standings.save(run_folder / "results.json", table=table.to_json(), warnings=warnings, agreement=told)
+    standings.save(
+        run_folder / "results.json", table=table.to_json(), warnings=warnings, agreement=told, notes=list(notes)
+    )
     if (grid := shown.grid(sampled)) is not None:
         write_atomic(run_folder / "grid.png", _png(grid))
     setting = sections.setting_rows(standings)

@@ -37,6 +37,8 @@ class Item:
 class ScoreResult:
     """One judge's verdict. Means, medians and the win rate are over pairs with finite scores on both sides.
 
+    They are None where there is no such pair.
+
     Args:
         name: of the judge.
         version: of the judge; ``""`` for a count of facts.
@@ -46,16 +48,18 @@ class ScoreResult:
         aligned_median: median score of the aligned model.
         difference: aligned minus base mean, in the judge's own unit.
         win: how often the aligned picture scores higher.
+        dropped: pairs with a score that is not finite, which are left out.
     """
 
     name: str
     version: str
-    base_mean: float
-    aligned_mean: float
-    base_median: float
-    aligned_median: float
-    difference: Interval
-    win: WinRate
+    base_mean: float | None
+    aligned_mean: float | None
+    base_median: float | None
+    aligned_median: float | None
+    difference: Interval | None
+    win: WinRate | None
+    dropped: int = 0
 
 
 @dataclass(frozen=True)

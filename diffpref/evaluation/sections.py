@@ -77,6 +77,7 @@ BINNED = (
         "Which noise levels the updates came from; a settled pair gives none. Second half of the run.",
     ),
 )
+VERDICTS = ("better", "worse", "undecided")
 LEFT = ("measure", "win rate", "reading", "contender", "setting")  # columns set to the left; numbers go to the right
 
 
@@ -110,7 +111,8 @@ def table(rows: Sequence[Row], names: tuple[str, str] = ("base", "aligned")) -> 
         if wins:
             cells += f"<td>{_track(row.win, row.reading) + _numeric(row.win_rate) if row.win else ''}</td>"
             cells += f'<td class="num">{esc(row.counts)}</td>'
-        lines.append(f'<tr>{cells}<td class="{row.reading}">{row.reading}</td></tr>')
+        verdict = row.reading if row.reading in VERDICTS else "soft"
+        lines.append(f'<tr>{cells}<td class="{verdict}">{esc(row.reading)}</td></tr>')
     head = "".join(f'<th scope="col"{"" if name in LEFT else " class=num"}>{esc(name)}</th>' for name in heads)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 

@@ -74,7 +74,7 @@ def _win(win: WinRate) -> str:
 def _scores(standings: Standings, table: Table) -> Sheet:
     def row(entry: Entry) -> tuple[str, ...]:
         win, wilson = entry.win, entry.wilson
-        plain = (number(entry.mean), number(entry.median), number(entry.std))
+        plain = tuple("" if one is None else number(one) for one in (entry.mean, entry.median, entry.std))
         missing = str(entry.not_finite) if entry.not_finite else ""
         if win is None or wilson is None:
             return (entry.contender, words(entry.measure), *plain, "", "", "", "", "", "", missing, "")
@@ -128,17 +128,19 @@ def _shares(standings: Standings, table: Table) -> Sheet:
 
 
 def _categories(standings: Standings, table: Table) -> Iterable[Sheet]:
-    compared = [entry for entry in table.entries if entry.win]
+    found = {(entry.contender, entry.measure): entry for entry in table.entries if entry.win}
+    measures = list(dict.fromkeys(measure for _, measure in found))
     for axis, labels in standings.categories.items():
         rows = []
         for label in dict.fromkeys(label for several in labels for label in several):
             count = sum(label in several for several in labels)
             for name in standings.others:
-                wins = [entry.categories[axis].get(label) for entry in compared if entry.contender == name]
+                wins = [
+                    found[name, one].categories[axis].get(label) if (name, one) in found else None for one in measures
+                ]
                 rows.append((label, f"{count:,}", name, *(_win(win) if win else "" for win in wins)))
-        measures = tuple(dict.fromkeys(words(entry.measure) for entry in compared))
         note = f"Win rates against {standings.against} among the prompts of each {words(axis)}."
-        yield Sheet(f"By {words(axis)}", (words(axis), "pairs", "contender", *measures), tuple(rows), note)
+        yield Sheet(f"By {words(axis)}", (words(axis), "pairs", "contender", *map(words, measures)), tuple(rows), note)
 
 
 def _means(standings: Standings, table: Table) -> Iterable[Sheet]:

@@ -41,7 +41,7 @@ def summary(found: Comparison) -> str:
 
 
 def _note(found: Comparison) -> str:
-    dropped = sum(judge.win.dropped for judge in found.judges)
+    dropped = sum(judge.dropped for judge in found.judges)
     note = (
         f"{100 * found.level:g} % paired bootstrap intervals over {found.num_prompts:,} prompts, "
         f"{found.num_draws:,} draws; ties count {TIES[found.ties]}."
@@ -69,7 +69,7 @@ def print_summary(found: Comparison, file: TextIO | None = None) -> str:
     for rows in (headline(found), fact_rows(found)):
         for row in rows:
             *cells, verdict = map(Text, _cells(row))
-            table.add_row(*cells, Text(verdict.plain, style=STYLES[verdict.plain]))
+            table.add_row(*cells, Text(verdict.plain, style=STYLES.get(verdict.plain, "dim")))
         table.add_section()
     console = Console(file=file)
     console.print(Text(sentence(found)), table, Text(_note(found), style="dim"), sep="\n\n")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpref.core.errors import DataError
 from diffpref.evaluation.measures import by_category
 from diffpref.evaluation.standings import Column, Standings
 from diffpref.evaluation.statistics import (
@@ -36,9 +35,9 @@ class Entry:
         measure: judge, or `FACTS_RIGHT`.
         count: finite scores.
         not_finite: scores that were NaN or infinite, and are left out.
-        mean: of the scores.
-        median: of the scores.
-        std: of the scores, with n - 1; 0 for a single one.
+        mean: of the scores; None where none is finite.
+        median: likewise.
+        std: likewise, with n - 1; 0 for a single one.
         win: against the reference contender; None for itself, or where no pair is finite on both sides.
         wilson: the win rate with its Wilson interval, which takes pairs as independent, also where prompts repeat.
         mean_difference: of the paired scores, with its bootstrap interval.
@@ -51,9 +50,9 @@ class Entry:
     measure: str
     count: int
     not_finite: int
-    mean: float
-    median: float
-    std: float
+    mean: float | None
+    median: float | None
+    std: float | None
     win: WinRate | None = None
     wilson: Interval | None = None
     mean_difference: Interval | None = None
@@ -114,8 +113,7 @@ class Table:
 def make_table(standings: Standings) -> Table:
     """Compute every number of the report; equal standings give equal tables.
 
-    Raises:
-        DataError: a judge without a finite score of some contender.
+    A judge without one finite score of a contender leaves that entry blank, but for the count, and costs no other.
     """
     entries, macros, shares = [], [], []
     for name in standings.columns:
@@ -146,7 +144,7 @@ def _entry(standings: Standings, name: str, measure: str) -> Entry:
     values = _values(standings.columns[name], measure)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        raise DataError(f"judge '{measure}' gave '{name}' no finite score, in {len(values)} pictures")
+        return Entry(name, measure, 0, len(values), None, None, None, means=_means(standings, values))
     told = Entry(
         name,
         measure,

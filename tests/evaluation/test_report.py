@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffpref.cli import main
 from diffpref.core.contracts import RewardInfo
 from diffpref.core.errors import ShapeError
 from diffpref.evaluation import Standings, compare, comparison, judged_pair
@@ -222,6 +223,47 @@ def test_report_without_facts_or_without_losses_says_so(tmp_path):
     shown = kept_pictures({"base": images, "aligned": images}, 1)
     path = write_report(tmp_path / "even", standings, shown, title="Even")
     assert path.read_text().count("There are none.") == 2
+
+
+class Silent(Redness):
+    def score(self, media, prompts, metadata=None):
+        return torch.full((len(media),), torch.nan)
+
+
+@pytest.mark.parametrize("look", [facts, None])
+def test_a_judge_without_a_score_costs_neither_the_report_nor_the_other_judges(tmp_path, capsys, look):
+    pictures = {"base": [flat(50), flat(150)], "aligned": [flat(200), flat(20)]}
+    judges = {"silent": Silent(), "redness": Redness()}
+    standings = judged_pair(["a", "b"], [0, 1], *pictures.values(), judges, look, num_draws=200)
+    page = write_report(tmp_path, standings, kept_pictures(pictures, 2), title="T")
+    texts = parse(page.read_text(encoding="utf-8")).texts
+    assert "silent gave no finite score for 2 pictures of aligned; they are left out." in texts
+    assert "no finite pair, 2 left out" in texts and "1 / 0 / 1" in texts
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    assert "| aligned | silent |  |  |  |  |  |  |  |  |  | 2 |  |" in lines
+    assert main(["evaluate", "--again", str(tmp_path), "--json"]) == 0
+    entries = {(e["contender"], e["measure"]): e for e in json.loads(capsys.readouterr().out)["table"]["entries"]}
+    blank, whole = entries["aligned", "silent"], entries["aligned", "redness"]
+    assert (blank["count"], blank["not_finite"], blank["mean"], blank["win"]) == (0, 2, None, None)
+    assert (whole["count"], whole["mean"], whole["win"]["wins"]) == (2, 110.0, 1)
+    assert main(["evaluate", "--again", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "no finite pair, 2 left out" in told and ("All facts" in told if look else "By redness, the aligned" in told)
+
+
+def test_sentence_says_that_no_judge_gave_a_score():
+    found = judged_pair(["a"], [0], [flat(1)], [flat(2)], {"silent": Silent()}, num_draws=200)
+    said = sentence(comparison(found, "aligned"))
+    assert said.startswith("No judge gave finite scores to both pictures of any of 1 prompt-seed pairs")
+
+
+def test_a_report_made_again_keeps_the_notes(tmp_path, capsys):
+    make(tmp_path, notes=["A further <limit>."])
+    (tmp_path / "report.html").unlink()
+    for _ in range(2):
+        assert main(["evaluate", "--again", str(tmp_path)]) == 0
+        assert "A further &lt;limit&gt;." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["notes"] == ["A further <limit>."]
 
 
 def test_report_refuses_other_pictures_than_were_compared():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -147,8 +148,34 @@ def test_mistakes_are_told():
         standings(ties="win")
     with pytest.raises(ShapeError, match="base: a: expected 6 values, as many as prompts, got 2"):
         standings(columns={"base": Column({"a": (1.0, 2.0)})})
-    with pytest.raises(DataError, match="judge 'a' gave 'base' no finite score, in 6 pictures"):
-        make_table(standings(columns={"base": Column({"a": (None,) * 6})}, judges={"a": ""}))
+
+
+@pytest.mark.parametrize("silent", ["base", "ours"])
+def test_a_judge_without_a_finite_score_leaves_a_blank_row_and_costs_no_other(silent):
+    whole = standings()
+    columns = dict(whole.columns)
+    columns[silent] = replace(columns[silent], scores={**columns[silent].scores, "b": (None,) * 6})
+    found = standings(columns=columns)
+    table = make_table(found)
+    blank = table.of(silent)[2]
+    assert (blank.measure, blank.count, blank.not_finite) == ("b", 0, 6)
+    assert (blank.mean, blank.median, blank.std, table.of("ours")[2].win) == (None,) * 4
+    for name in ("base", "ours"):  # all that others say is as it was
+        assert table.of(name)[:2] == make_table(whole).of(name)[:2]
+    sheets = {sheet.title: sheet for sheet in make_sheets(found, table)}
+    (row,) = (row for row in sheets["All contenders"].rows if row[:2] == (silent, "b"))
+    assert row[2:] == ("",) * 9 + ("6", "")
+    assert all(len(row) == len(sheet.heads) for sheet in sheets.values() for row in sheet.rows)
+
+
+def test_a_judge_that_only_one_contender_lacks_keeps_its_column_by_category():
+    columns = {**standings().columns, "mute": Column({"a": (None,) * 6, "b": (2.0,) * 6})}
+    columns = {name: replace(column, facts={}) for name, column in columns.items()}
+    found = standings(columns=columns)
+    sheet = next(one for one in make_sheets(found, make_table(found)) if one.title == "By style")
+    assert sheet.heads[3:] == ("a", "b")
+    rows = [row for row in sheet.rows if row[2] == "mute"]
+    assert len(rows) == 2 and all(row[3] == "" and row[4].startswith("100.0 %") for row in rows)
 
 
 def test_a_judge_without_a_common_pair_has_no_win_rate():
