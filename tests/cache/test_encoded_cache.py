@@ -22,7 +22,7 @@ from diffpref.models import load_family, registry
 from diffpref.models.family import DenoiserFamily
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-FAMILIES = [name for name in registry if registry.get(name).samples == "images"]
+FAMILIES = [n for n in registry if (registry.get(n).likelihood, registry.get(n).samples) == ("denoising", "images")]
 
 
 @pytest.fixture(params=FAMILIES)

@@ -372,7 +372,7 @@ def test_pickled_weights_load_when_trusted(load, hps_folder, tmp_path):
 # ---------------------------------------------------------------- the house
 
 
-def test_a_second_reward_is_one_registration():
+def test_a_second_reward_is_one_registration(monkeypatch):
     class Brightness:
         @property
         def info(self) -> RewardInfo:
@@ -384,6 +384,8 @@ def test_a_second_reward_is_one_registration():
     def factory(path: str | None = None, *, gain: float = 1.0) -> Reward:
         return Brightness()
 
+    for table in ("_things", "_origins"):  # other tests list what is there
+        monkeypatch.setattr(rewards.registry, table, dict(getattr(rewards.registry, table)))
     rewards.registry.register("test_brightness")(factory)
     reward = rewards.load("test_brightness", gain=2.0)
     assert isinstance(reward, Reward) and reward.score(PICTURES, PROMPTS).shape == (5,)
