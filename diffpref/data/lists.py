@@ -57,7 +57,7 @@ class Ranking:
 
     @property
     def columns(self) -> Mapping[str, Value]:
-        """Weight, scores, win rates, and ranks: 0 is best, equals share a rank."""
+        """Weight, scores, win rates, and ranks, of which 0 is the best; equals share a rank."""
         told = {"list_scores": self.scores, "list_win_rate": self.win_rates, "ranks": tuple(ranks(self.scores))}
         return {"weight": self.weight, **told}
 

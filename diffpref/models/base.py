@@ -20,7 +20,8 @@ from diffpref.core.randomness import Random
 from diffpref.models.heads import save_heads
 
 if TYPE_CHECKING:  # networks are used where no recipe is read
-    from diffpref.config import Likelihood, Scorer
+    from diffpref.config import Likelihood as LikelihoodSettings
+    from diffpref.config import Scorer
 
 __all__ = ["ModelFamily", "Network"]
 
@@ -109,7 +110,7 @@ class ModelFamily(ABC):
         """
         raise ConfigError(f"model.max_sequence_length: '{self.name}' has no T5 whose prompts could be longer; leave it")
 
-    def settle_path(self, settings: Likelihood, resolution: int | None) -> None:  # noqa: B027 - most have no path
+    def settle_path(self, settings: LikelihoodSettings, resolution: int | None) -> None:  # noqa: B027 - most have no path
         """Fix where training draws timesteps, and the noise schedule where that depends on the size of pictures.
 
         Args:

@@ -29,7 +29,7 @@ from diffpref.models.sharding import whole_network
 from diffpref.schedules import Density, DiscreteSchedule, FlowSchedule, Schedule
 
 if TYPE_CHECKING:  # networks are used where no recipe is read
-    from diffpref.config import Likelihood
+    from diffpref.config import Likelihood as LikelihoodSettings
 
 __all__ = ["ALL_PARTS", "DenoiserFamily", "Latents", "Network", "TextEncoder"]
 
@@ -299,7 +299,7 @@ class DenoiserFamily(ModelFamily):
         """Return the schedule of square pictures of a size, in pixels: of some flows the shift depends on it."""
         return self.schedule
 
-    def settle_path(self, settings: Likelihood, resolution: int | None) -> None:
+    def settle_path(self, settings: LikelihoodSettings, resolution: int | None) -> None:
         flow = isinstance(self.schedule, FlowSchedule)
         if flow:
             self.schedule = self.schedule_at(resolution or self.native_resolution())

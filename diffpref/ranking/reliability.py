@@ -39,7 +39,7 @@ def accuracy_with_ties(probabilities: Sequence[float], labels: Sequence[float], 
     Args:
         probabilities: (N,) P(first is better).
         labels: (N,); above 1/2 the first is better, 1/2 is a tie.
-        tie: the largest |P - (1 - P)| that predicts a tie; PickScore chooses it on validation data.
+        tie: the largest ``abs(P - (1 - P))`` that predicts a tie; PickScore chooses it on validation data.
 
     Raises:
         ShapeError: not equally many of both, or none.

@@ -127,7 +127,7 @@ class InversionTrajectory(NamedTuple):
 
 
 def inversion_noise(random: Random, keys: Sequence[Key], shape: Sequence[int]) -> Callable[[int], Tensor]:
-    """Return keyed noise for inversions with an eta: a function of the step, giving (B, *shape) float32 on the CPU.
+    """Return keyed noise for inversions with an eta: a function of the step, giving ``(B, *shape)`` float32 on the CPU.
 
     Args:
         random: of the run.

@@ -31,7 +31,7 @@ SMALL = {  # the beginning of a command -> flags that make it small enough for a
     "diffpref generate data/words": "--prompts words:unseen:20",
     "diffpref generate data/shapes": "--prompts shapes:unseen:6 --num_inference_steps 2",
     "diffpref reward agreement": "",
-    "diffpref reward train": "--training.steps 2",
+    "diffpref reward train": "--training.steps 2 --training.batch_size 4",
     "diffpref reward evaluate": "",
     "diffpref train text/words": "--training.steps 2 --training.batch_size 8",
     "diffpref generate": f"--model.path {SDXL} --model.precision fp32 --resolution 64 --candidates 2"
