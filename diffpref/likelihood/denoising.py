@@ -14,6 +14,7 @@ from torch import Tensor
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError, ShapeError, suggest
 from diffpref.core.vocabulary import Name, parse
+from diffpref.likelihood._gathering import gather
 from diffpref.likelihood._registry import registry
 from diffpref.likelihood.weighting import WEIGHTINGS, NoiseSchedule, Weighting, kappa
 
@@ -136,7 +137,7 @@ class DenoisingLikelihood:
                 result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, units)
                 continue
             if name.quantity in ASKED:
-                result[str(name)] = _gather(self._single(rows.inputs[name.quantity], name, rows), index)
+                result[str(name)] = gather(self._single(rows.inputs[name.quantity], name, rows), index)
                 continue
             reduced = _split_draws if name.unit == "token" else _mean_draws
             if name.quantity == "prediction":
@@ -150,7 +151,7 @@ class DenoisingLikelihood:
             else:
                 values = reduced((errors if name.quantity == "errors" else logps)[role, framed], rows)
             values = values.detach() if name.group in rows.no_grad else values
-            result[str(name)] = _gather(values, index)
+            result[str(name)] = gather(values, index)
         return result
 
     def _kl(self, name: Name, role: str, outputs: Mapping[str, Tensors], rows: Rows) -> Tensor:
@@ -249,10 +250,3 @@ def _by_draw(values: Tensor, rows: Rows) -> Tensor:
     if len(values) % rows.draws:
         raise ShapeError(f"likelihood 'denoising': {len(values)} rows cannot hold {rows.draws} draws each")
     return values.unflatten(0, (rows.draws, -1))
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Return ``values[index]``, and 0 without gradient where the index is -1."""
-    index = index.to(values.device)
-    there = (index >= 0).view(*index.shape, *[1] * (values.dim() - 1))
-    return torch.where(there, values[index.clamp(min=0)], values.new_zeros(()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import parse
+from diffpref.likelihood._gathering import gather
 from diffpref.likelihood._registry import registry
 
 __all__ = ["ScoreLikelihood"]
@@ -72,16 +73,9 @@ class ScoreLikelihood:
                 raise ConfigError(f"'{name}': the reward model says only {', '.join(outputs[name.role])}")
             values = outputs[name.role][name.quantity]
             still = name.role not in self.trained or name.group in rows.no_grad
-            result[str(name)] = _gather(values.detach() if still else values, rows.groups[name.group])
+            result[str(name)] = gather(values.detach() if still else values, rows.groups[name.group])
         return result
 
     def raw(self, answers: Tensors, rows: Rows, role: str = "a role") -> dict[str, Tensor]:
         """Return ``score``, (N,)."""
         return {"score": answers["score"]}
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Return ``values[index]``, and 0 without gradient where the index is -1."""
-    index = index.to(values.device)
-    there = (index >= 0).view(*index.shape, *[1] * (values.dim() - 1))
-    return values.new_zeros(()).where(~there, values[index.clamp(min=0)])

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffpref.core.contracts import Rows, Tensors
 from diffpref.core.errors import ConfigError, ShapeError
 from diffpref.core.vocabulary import Name, parse
+from diffpref.likelihood._gathering import gather
 from diffpref.likelihood._registry import registry
 from diffpref.likelihood.head import Head, read_tokens
 
@@ -170,7 +171,7 @@ class TokenLikelihood:
         for name in parsed:
             values = _of_labels(name, rows.inputs["labels"]) if name.kind == "data" else self._values(name, said)
             values = values.detach() if name.group in rows.no_grad else values
-            result[str(name)] = _gather(values, rows.groups[name.group])
+            result[str(name)] = gather(values, rows.groups[name.group])
         return result
 
     def _values(self, name: Name, said: Mapping[str, Tensors]) -> Tensor:
@@ -257,10 +258,3 @@ def _check_shapes(role: str, numbers: Tensors, labels: Tensor) -> None:
             raise ShapeError(
                 f"likelihood 'tokens': {name} of '{role}' is {tuple(value.shape)}, expected {tuple(expected)}"
             )
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Return ``values[index]``, and 0 without gradient where the index is -1."""
-    index = index.to(values.device)
-    there = (index >= 0).view(*index.shape, *[1] * (values.dim() - 1))
-    return torch.where(there, values[index.clamp(min=0)], values.new_zeros(()))
