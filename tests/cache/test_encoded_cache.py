@@ -153,18 +153,20 @@ def test_row_37_a_cache_killed_while_it_encodes_is_finished_with_the_same_conten
         numbers = [latents.mean, latents.std, *(told.tensors[name] for name in sorted(told.tensors))]
         return hashlib.sha256(b"".join(t.numpy().tobytes() for t in numbers)).hexdigest(), there
 
-    started = time.monotonic()
     whole, _ = content(tmp_path / "whole")
-    took, found = time.monotonic() - started, []
-    for trial, share in enumerate(np.random.default_rng(0).uniform(0.1, 0.95, 10)):
-        folder = tmp_path / str(trial)
+    random, found = np.random.default_rng(0), []
+    for files in (0, 0, 1, 2, 3, 4, 5, 6, 7):  # killed when this many of the eight files lie there, or a little later
+        folder = tmp_path / f"{len(found)}"
         child = os.fork()
         if child == 0:
             cache = open_cache(folder, family)
             cache.encode_images(candidates)
             cache.encode_captions(captions)
             os._exit(0)
-        time.sleep(share * took)
+        until = time.monotonic() + 60
+        while len(list(folder.glob("shard-*"))) < files and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         digest, there = content(folder)
