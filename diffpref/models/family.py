@@ -9,23 +9,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from diffpref.core.assets import resolve
 from diffpref.core.contracts import Conditioning, Rows, Tensors
-from diffpref.core.errors import ConfigError, ModelError, ShapeError
+from diffpref.core.errors import ConfigError, ShapeError
 from diffpref.likelihood.denoising import NO_FRAMES
-from diffpref.models.base import ModelFamily, Network
+from diffpref.models.base import Network
 from diffpref.models.gates import recompute
+from diffpref.models.leaving import PipelineFamily
 from diffpref.models.loading import check_kind, check_vocabulary, freeze, load_component, load_settings
 from diffpref.models.precision import DTYPES
-from diffpref.models.sharding import whole_network
 from diffpref.schedules import Density, DiscreteSchedule, FlowSchedule, Schedule
 
 if TYPE_CHECKING:  # networks are used where no recipe is read
@@ -66,7 +64,7 @@ class TextEncoder:
 
 
 @dataclass
-class DenoiserFamily(ModelFamily):
+class DenoiserFamily(PipelineFamily):
     """Networks of one kind. Parts that were not asked for are None.
 
     Args:
@@ -94,10 +92,6 @@ class DenoiserFamily(ModelFamily):
 
     likelihood: ClassVar[str] = "denoising"
     samples: ClassVar[str] = "images"
-    hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
-    network_class: ClassVar[type[Any]] = UNet2DConditionModel
-    network_part: ClassVar[str] = "unet"
-    """What the stock pipeline calls the denoiser, and its folder."""
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
     optional_texts: ClassVar[frozenset[str]] = frozenset()
@@ -105,7 +99,6 @@ class DenoiserFamily(ModelFamily):
     size_tensors: ClassVar[frozenset[str]] = frozenset()
     """Conditioning that tells sizes and not what the prompt says: it stays where the prompt is dropped."""
     lora_targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0")
-    pipeline_class: ClassVar[type[DiffusionPipeline]]
     default_resolution: ClassVar[int]
     unit_dims: ClassVar[tuple[int, ...]] = ()
     """Dimensions of a prediction that are frames."""
@@ -363,77 +356,6 @@ class DenoiserFamily(ModelFamily):
             for module in others:
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = False
-
-    # ------------------------------------------------------------ leaving
-
-    def add_lora(self, network: Network, config: Any, name: str) -> None:
-        network.add_adapter(config, adapter_name=name)
-
-    def read_lora(self, network: Network, path: str, name: str) -> int:
-        pipeline: Any = self.pipeline_class
-        prefix = self.network_part
-        options = {"unet_config": network.config} if prefix == "unet" else {}
-        # diffusers hands on alphas of UNets only
-        weights, *alphas, metadata = pipeline.lora_state_dict(
-            path, use_safetensors=True, return_lora_metadata=True, **options
-        )
-        if odd := sorted(key for key in weights if not key.startswith(f"{prefix}.")):
-            raise ModelError(f"{path}: adapts more than the denoiser, the first is {odd[0]}; text encoders stay as is")
-        told = {"network_alphas": alphas[0] if alphas else None, "metadata": metadata}
-        network.load_lora_adapter(weights, prefix=prefix, adapter_name=name, **told)
-        return sum(tensor.numel() for tensor in weights.values())
-
-    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
-        pipeline: Any = self.pipeline_class
-        # PEFT's own key names: in diffusers' older ones the attention layers are lost where others are adapted too;
-        # without the metadata diffusers takes alpha = rank, and the picture is another one
-        part = self.network_part
-        named = {f"{part}_lora_layers": dict(state), f"{part}_lora_adapter_metadata": dict(settings)}
-        pipeline.save_lora_weights(folder, **named)
-
-    def save_network(self, network: Network, folder: Path, state: Tensors | None) -> None:
-        (network if state is None else whole_network(network, state)).save_pretrained(folder)
-
-    def apply(self, path: str, lora: bool) -> None:
-        if lora:
-            self.pipeline().load_lora_weights(path)
-            return
-        own = next(self.network.parameters())
-        self.network = freeze(load_component(type(self.network), path, "", dtype=own.dtype)).to(own.device)
-
-    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
-        pipeline: Any = self.pipeline()
-        if lora:
-            pipeline.fuse_lora()
-            pipeline.unload_lora_weights()
-        pipeline.to(dtype).save_pretrained(folder, safe_serialization=True)
-
-    @classmethod
-    def usage(cls, load: str, folder: str) -> str:
-        pipeline, network = cls.pipeline_class.__name__, cls.network_class.__name__
-        if folder == "lora":
-            return (
-                f"from diffusers import {pipeline}\n\npipe = {pipeline}.from_pretrained({load})\n"
-                f'pipe.load_lora_weights("{folder}")'
-            )
-        return (
-            f"from diffusers import {pipeline}, {network}\n\n"
-            f'{cls.network_part} = {network}.from_pretrained("{folder}")\n'
-            f"pipe = {pipeline}.from_pretrained({load}, {cls.network_part}={cls.network_part})"
-        )
-
-    @abstractmethod
-    def pipeline(self, network: Network | None = None) -> DiffusionPipeline:
-        """Return the stock diffusers pipeline with our parts, or another denoiser, in it."""
-
-    def scheduler(self) -> SchedulerMixin:
-        """Return the checkpoint's own sampler, a scheduler class of diffusers."""
-        name = str(self.scheduler_config.get("_class_name", "DDIMScheduler"))
-        kind: Any = getattr(diffusers, name, None)
-        known = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
-        if not known:
-            raise ModelError(f"model.path: {self.path} names the scheduler '{name}', which diffusers does not have")
-        return kind.from_config({k: v for k, v in self.scheduler_config.items() if not k.startswith("_")})
 
     @staticmethod
     def _needed(part: str, value: Any) -> Any:
