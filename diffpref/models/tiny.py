@@ -10,6 +10,7 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
@@ -19,7 +20,15 @@ from transformers import (
 from diffpref.models.clip_towers import Towers
 from diffpref.models.loading import freeze
 
-__all__ = ["tiny_clip", "tiny_clip_text", "tiny_scheduler", "tiny_t5", "tiny_tokenizer", "tiny_vae"]
+__all__ = [
+    "tiny_clip",
+    "tiny_clip_text",
+    "tiny_scheduler",
+    "tiny_sdxl_texts",
+    "tiny_t5",
+    "tiny_tokenizer",
+    "tiny_vae",
+]
 
 
 def tiny_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
@@ -70,6 +79,24 @@ def tiny_clip_text() -> tuple[CLIPTokenizer, CLIPTextModel]:
         eos_token_id=tokenizer.eos_token_id,
     )
     return tokenizer, freeze(CLIPTextModel(config))
+
+
+def tiny_sdxl_texts(first: bool = True) -> list[tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]]:
+    """Return a tokenizer of single letters with each of SDXL's two encoders, of width 16; without the first: one."""
+    tokenizer = tiny_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    second = freeze(CLIPTextModelWithProjection(config))
+    return [*([(tokenizer, freeze(CLIPTextModel(config)))] if first else []), (tokenizer, second)]
 
 
 def tiny_t5(width: int) -> tuple[T5TokenizerFast, T5EncoderModel]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from diffpref.core.contracts import Conditioning
 from diffpref.core.errors import ConfigError, ShapeError
-from diffpref.models.family import DenoiserFamily, Latents, Network
+from diffpref.models.family import DenoiserFamily, Latents, Network, TextEncoder
+from diffpref.models.loading import freeze
+from diffpref.models.tiny import tiny_scheduler, tiny_vae
+from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["VideoFamily"]
 
@@ -30,6 +33,14 @@ class VideoFamily(DenoiserFamily):
     hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-video"}
     unit_dims: ClassVar[tuple[int, ...]] = (2,)
     lacks: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def tiny_of(cls, network: Network, *texts: TextEncoder) -> Self:
+        """Return a family of clips of three frames around a network of toy size, with a chain and a VAE of its own."""
+        scheduler = tiny_scheduler()
+        schedule = DiscreteSchedule.from_config(scheduler.config)
+        vae, config = freeze(tiny_vae()), dict(network.config)
+        return cls("tiny", schedule, dict(scheduler.config), freeze(network), vae, texts, config=config, num_frames=3)
 
     @property
     def max_frames(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def case(request: Any, tmp_path_factory: Any) -> Iterator[tuple[DenoiserFamily, 
 
 
 def stock(folder: Path) -> Any:
-    absent = {}
-    if "SD3Transformer2DModel" in (index := (folder / "model_index.json").read_text()) and "T5" not in index:
-        absent = {"text_encoder_3": None, "tokenizer_3": None}  # diffusers wants to be told
+    absent, index = {}, (folder / "model_index.json").read_text()  # diffusers wants to be told
+    if "SD3Transformer2DModel" in index and "T5" not in index:
+        absent = {"text_encoder_3": None, "tokenizer_3": None}
+    elif "AnimateDiffSDXLPipeline" in index:
+        absent = {"motion_adapter": None}
     pipeline = DiffusionPipeline.from_pretrained(folder, **absent)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -47,7 +50,9 @@ def stock(folder: Path) -> Any:
 
 def stock_embeddings(pipeline: Any, prompts: list[str], *, guided: bool = False) -> tuple[torch.Tensor, ...]:
     """What encode_prompt of a stock pipeline returns: (prompt, negative) embeddings, and SDXL's two pooled ones."""
-    arguments = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": guided}
+    clips = "num_videos_per_prompt" in signature(pipeline.encode_prompt).parameters
+    count = "num_videos_per_prompt" if clips else "num_images_per_prompt"
+    arguments = {"device": "cpu", count: 1, "do_classifier_free_guidance": guided}
     if hasattr(pipeline, "tokenizer_3"):
         return pipeline.encode_prompt(prompts, None, None, **arguments)
     return pipeline.encode_prompt(prompts, **arguments)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AnimateDiffPipeline, MotionAdapter
+from diffusers import MotionAdapter
 
 from diffpref.core.contracts import Conditioning, RoleSpec, Rows
 from diffpref.core.errors import ConfigError, ModelError, ShapeError
@@ -246,15 +246,18 @@ def test_a_loaded_checkpoint_makes_sixteen_frames_or_what_its_motion_modules_all
 ) -> None:
     family.pipeline().save_pretrained(tmp_path)
     loaded = load_family(family.name, str(tmp_path), parts=("network", "vae"))
-    count = 8 if family.name == "animatediff" else 16
+    count = 16 if family.max_frames is None else 8
     assert loaded.native_frames() == count and loaded.latent_shape(64) == (4, count, 8, 8)
 
 
-def test_an_image_model_becomes_animatediff_with_a_motion_adapter(tmp_path: Path) -> None:
-    image: Any = families.get("sd").tiny()
+@pytest.mark.parametrize(("image_name", "name"), [("sd", "animatediff"), ("sdxl", "animatediff_sdxl")])
+def test_an_image_model_becomes_animatediff_with_a_motion_adapter(image_name: str, name: str, tmp_path: Path) -> None:
+    kind: Any = families.get(name)
+    pipeline_class: Any = kind.pipeline_class
+    image: Any = families.get(image_name).tiny()
     image.pipeline().save_pretrained(tmp_path / "image")
-    with pytest.raises(ModelError, match=r"'animatediff' does not fit .* put a motion adapter into it") as caught:
-        load_family("animatediff", str(tmp_path / "image"))
+    with pytest.raises(ModelError, match=rf"'{name}' does not fit .* {pipeline_class.__name__}.from_pre") as caught:
+        load_family(name, str(tmp_path / "image"))
     assert "\n" not in str(caught.value)
     adapter = MotionAdapter(
         block_out_channels=(8, 16),
@@ -264,11 +267,15 @@ def test_an_image_model_becomes_animatediff_with_a_motion_adapter(tmp_path: Path
         motion_max_seq_length=8,
         use_motion_mid_block=False,
     )
-    stock = AnimateDiffPipeline.from_pretrained(tmp_path / "image", motion_adapter=adapter)
+    stock = pipeline_class.from_pretrained(tmp_path / "image", motion_adapter=adapter)
     stock.save_pretrained(tmp_path / "video")
-    family = load_family("animatediff", str(tmp_path / "video"))
+    family = load_family(name, str(tmp_path / "video"))
     found = ask(family, family.network)
-    again = AnimateDiffPipeline.from_pretrained(tmp_path / "video")
+    again = pipeline_class.from_pretrained(tmp_path / "video")
     assert torch.equal(ask(family, again.unet), found) and found.shape == (4, 4, 8, 8, 8)
     with pytest.raises(ModelError, match="whose denoiser is a UNetMotionModel, not a UNet3DConditionModel"):
         load_family("unet3d", str(tmp_path / "video"))
+    other = "animatediff" if image_name == "sdxl" else "animatediff_sdxl"
+    what = "an SDXL" if image_name == "sdxl" else "a Stable Diffusion 1 or 2"
+    with pytest.raises(ModelError, match=f"'{other}' does not fit .*, which holds {what} denoiser"):
+        load_family(other, str(tmp_path / "video"))

@@ -18,7 +18,7 @@ from diffpref.sampling import Sampler, SamplerSettings, sample_latents
 from diffpref.schedules import DiscreteSchedule, FlowSchedule
 
 MAKERS: dict[str, Callable[[], DenoiserFamily]] = {
-    name: registry.get(name).tiny for name in ("sd", "sdxl", "sd3", "unet3d", "animatediff")
+    name: registry.get(name).tiny for name in ("sd", "sdxl", "sd3", "unet3d", "animatediff", "animatediff_sdxl")
 }
 MAKERS["sd, v_prediction"] = lambda: registry.get("sd").tiny(prediction_type="v_prediction")  # type: ignore[call-arg]
 PROMPTS, SEEDS = ["a red circle", "two squares", ""], [3, 2**40 + 1, 7]
@@ -82,7 +82,7 @@ def test_latents_are_the_stock_pipelines(
 
 
 @pytest.mark.parametrize("guidance", [0.0, 5.0])
-@pytest.mark.parametrize("name", ["unet3d", "animatediff"])
+@pytest.mark.parametrize("name", ["unet3d", "animatediff", "animatediff_sdxl"])
 def test_latents_of_a_video_are_the_stock_pipelines_to_the_fifth_digit(name: str, guidance: float) -> None:
     family = MAKERS[name]()
     ours = sampler(family, num_inference_steps=6, guidance_scale=guidance)
@@ -170,7 +170,7 @@ def test_the_resolution_is_the_families_unless_given(family: DenoiserFamily) -> 
     assert picture.shape == shape(family, 32)
 
 
-@pytest.mark.parametrize("name", ["unet3d", "animatediff"])
+@pytest.mark.parametrize("name", ["unet3d", "animatediff", "animatediff_sdxl"])
 def test_a_video_has_as_many_frames_as_asked(name: str) -> None:
     family = MAKERS[name]()
     (clip,) = sampler(family, num_frames=5, num_inference_steps=1, batch_size=1)(["a"], [0])

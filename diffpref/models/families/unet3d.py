@@ -18,11 +18,9 @@ from diffpref.models import registry
 from diffpref.models.adapters import POLICY
 from diffpref.models.family import Network, TextEncoder
 from diffpref.models.gates import recompute
-from diffpref.models.loading import freeze
 from diffpref.models.peft_files import add_adapter, fold, read_adapter, save_adapter
-from diffpref.models.tiny import tiny_clip_text, tiny_scheduler, tiny_vae
+from diffpref.models.tiny import tiny_clip_text
 from diffpref.models.videos import VideoFamily
-from diffpref.schedules import DiscreteSchedule
 
 __all__ = ["UNet3D"]
 
@@ -55,18 +53,7 @@ class UNet3D(VideoFamily):
             down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
             up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
         )
-        scheduler = tiny_scheduler()
-        schedule = DiscreteSchedule.from_config(scheduler.config)
-        return cls(
-            "tiny",
-            schedule,
-            dict(scheduler.config),
-            freeze(network),
-            freeze(tiny_vae()),
-            (encoder,),
-            config=dict(network.config),
-            num_frames=3,
-        )
+        return cls.tiny_of(network, encoder)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str], resolution: int) -> Conditioning:
