@@ -13,10 +13,13 @@ from diffpref.sampling.inversion import (
     invert,
 )
 from diffpref.sampling.mixture import GeometricMixture, MixedRole, mixture_of
-from diffpref.sampling.sampler import Sampler, SamplerSettings, sample_latents
+from diffpref.sampling.sampler import OnStep, Sampler, SamplerSettings, sample_latents, sampling_path
+from diffpref.sampling.sdedit import BEGINNINGS, Beginning, SdeditSampler, noised_to, sdedit_begin
 from diffpref.sampling.text import TextSampler, TextSettings
 
 __all__ = [
+    "BEGINNINGS",
+    "Beginning",
     "GeometricMixture",
     "GuidedRole",
     "HiddenSampler",
@@ -25,13 +28,18 @@ __all__ = [
     "InversionTrajectory",
     "Inverted",
     "MixedRole",
+    "OnStep",
     "Sampler",
     "SamplerSettings",
+    "SdeditSampler",
     "TextSampler",
     "TextSettings",
     "inversion_noise",
     "inversion_trajectory",
     "invert",
     "mixture_of",
+    "noised_to",
     "sample_latents",
+    "sampling_path",
+    "sdedit_begin",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor
 from diffpref.core.contracts import Conditioning, Role, Rows
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Key, Random
+from diffpref.sampling.sampler import OnStep
 from diffpref.schedules import (
     LANDINGS,
     DiscreteSchedule,
@@ -148,6 +149,7 @@ def invert(
     *,
     noise: Callable[[int], Tensor] | None = None,
     most: Callable[[int], int] = int,
+    on_step: OnStep | None = None,
 ) -> Inverted:
     """Invert clean latents up to their timesteps, conditionally and without guidance.
 
@@ -163,6 +165,7 @@ def invert(
         settings: grid, landing, corrections.
         noise: the standard normal numbers of a step, (B, ...), such as `inversion_noise`; needed with an eta.
         most: from this batch's number of steps to the largest over all processes; each then makes the same calls.
+        on_step: sees the latents after each step, and may change them.
 
     Raises:
         ConfigError: settings that the schedule does not know, or an eta without noise.
@@ -190,6 +193,8 @@ def invert(
             std = ddim_std(schedule, targets, sources, settings.eta).to(x.dtype)
             moved = moved + _broad(std, x) * noise(step).to(x)
         x = torch.where(_broad(step < path.lengths.to(x.device), x), moved, x)
+        if on_step is not None:
+            x = on_step(step, told, x)
     at = path.timesteps.to(x.device)
     alpha, sigma = schedule.coefficients(x, at)
     implied = (x - alpha * origin) / sigma

@@ -7,9 +7,9 @@ picture does not depend, not even in its last bit, on what is drawn beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from torch import Tensor
 from diffpref.core.contracts import Conditioning, Role, Rows
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.models.family import DenoiserFamily
-from diffpref.schedules import DiscreteSchedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
+from diffpref.schedules import DiscreteSchedule, Schedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
 
-__all__ = ["Sampler", "SamplerSettings", "sample_latents"]
+__all__ = ["OnStep", "Sampler", "SamplerSettings", "sample_latents", "sampling_path"]
 
 SOLVERS = ("ddim", "dpmpp_2m")
+OnStep: TypeAlias = Callable[[int, Tensor, Tensor], Tensor]
+"""Called after a step with its number, the (N,) timesteps that the network was told, and the latents after it; returns
+the latents to go on with."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,22 @@ class SamplerSettings:
         return f"{self.solver}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
 
 
+def sampling_path(schedule: Schedule, settings: SamplerSettings) -> tuple[Tensor, Tensor]:
+    """Return where a sampler's steps begin and where they land, (num_inference_steps,) each, on the CPU.
+
+    Raises:
+        ConfigError: the solver does not fit the schedule, or it has fewer steps.
+    """
+    if settings.solver == "ddim":
+        return ddim_path(schedule, settings.num_inference_steps)
+    if not isinstance(schedule, DiscreteSchedule):
+        raise ConfigError(
+            f"solver: '{settings.solver}' is for chains of timesteps; flows take ddim, which is Euler's step"
+        )
+    timesteps = dpmpp_2m_timesteps(schedule, settings.num_inference_steps)
+    return timesteps, torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
+
+
 def sample_latents(
     family: DenoiserFamily,
     role: Role,
@@ -64,30 +83,39 @@ def sample_latents(
     conditioning: Conditioning,
     negative: Conditioning,
     settings: SamplerSettings,
+    *,
+    begins: Sequence[int] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
-    """Denoise (N, C, H, W) or (N, C, F, H, W) standard normal latents under N rows of conditioning.
+    """Denoise latents under a row of conditioning each.
 
-    ``negative`` may have one row for all.
+    Args:
+        family: knows the schedule.
+        role: the denoiser.
+        latents: (N, C, H, W) or (N, C, F, H, W), standard normal unless ``begins`` says otherwise.
+        conditioning: N rows.
+        negative: what guidance leads away from; N rows, or one for all.
+        settings: solver, steps, guidance.
+        begins: N steps of `sampling_path`, counted from 0, at whose levels the latents lie. A row whose step has not
+            come is shown to the network, unchanged, so that every call has N rows.
+        on_step: sees the latents after each step, and may change them.
+
+    Returns:
+        Clean latents, shaped as ``latents``.
     """
     schedule = family.schedule_at(latents.shape[-1] * family.vae_factor())
+    timesteps, landings = sampling_path(schedule, settings)
     guided = settings.guidance_scale > 1
-    if settings.solver == "ddim":
-        timesteps, landings = ddim_path(schedule, settings.num_inference_steps)
-    elif not isinstance(schedule, DiscreteSchedule):
-        raise ConfigError(
-            f"solver: '{settings.solver}' is for chains of timesteps; flows take ddim, which is Euler's step"
-        )
-    else:
-        timesteps = dpmpp_2m_timesteps(schedule, settings.num_inference_steps)
-        landings = torch.cat([timesteps[1:], timesteps.new_tensor([-1])])
     rows_conditioning = conditioning
     if guided:
         negatives = negative.take([0] * len(latents)) if len(negative) == 1 else negative
         rows_conditioning = Conditioning.concatenate([negatives, conditioning])
+    first = torch.zeros(len(latents), dtype=torch.int64) if begins is None else torch.tensor(list(begins))
+    lowest = int(first.min())
     earlier: tuple[Tensor, Tensor] | None = None
-    for here, landing in zip(timesteps.tolist(), landings.tolist(), strict=True):
-        now = timesteps.new_full((len(latents),), here).to(latents.device)
-        after = landings.new_full((len(latents),), landing).to(latents.device)
+    for step in range(lowest, len(timesteps)):
+        now = timesteps[step].expand(len(latents)).to(latents.device)
+        after = landings[step].expand(len(latents)).to(latents.device)
         copies = 2 if guided else 1
         inputs = {"noisy": torch.cat([latents] * copies), "timesteps": torch.cat([now] * copies)}
         prediction = role(Rows("denoising", inputs, rows_conditioning, groups={}))["prediction"].float()
@@ -95,13 +123,23 @@ def sample_latents(
             without, told = prediction.chunk(2)
             prediction = without + settings.guidance_scale * (told - without)
         if settings.solver == "ddim":
-            latents = ddim_step(schedule, prediction, latents, now, after)
-            continue
-        assert isinstance(schedule, DiscreteSchedule)
-        clean = schedule.to_clean(prediction, latents, now)
-        latents = dpmpp_2m_step(schedule, clean, latents, now, after, *(earlier or (None, None)))
-        earlier = (clean, now)
+            moved = ddim_step(schedule, prediction, latents, now, after)
+        else:
+            assert isinstance(schedule, DiscreteSchedule)
+            clean = schedule.to_clean(prediction, latents, now)
+            moved = dpmpp_2m_step(schedule, clean, latents, now, after, *(earlier or (None, None)))
+            if earlier is not None:  # the first step of a row is of first order
+                moved = _where(first == step, dpmpp_2m_step(schedule, clean, latents, now, after), moved)
+            earlier = (clean, now)
+        latents = _where(first <= step, moved, latents)
+        if on_step is not None:
+            latents = on_step(step - lowest, now, latents)
     return latents
+
+
+def _where(rows: Tensor, these: Tensor, others: Tensor) -> Tensor:
+    """Take whole rows of one tensor or the other."""
+    return torch.where(rows.to(these.device).view(-1, *[1] * (these.dim() - 1)), these, others)
 
 
 class Sampler:
@@ -146,6 +184,10 @@ class Sampler:
             device = next(iter(conditioning.tensors.values())).device
             latents = self.initial_latents([s for _, s in padded]).to(device)
             latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
-            images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
-            pictures.extend(images.movedim(-3, -1).cpu().numpy()[: len(part)])
+            pictures.extend(self.decode(latents)[: len(part)])
         return pictures
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Return (N, H, W, 3) or (N, F, H, W, 3) uint8 pixels of clean latents."""
+        images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
+        return images.movedim(-3, -1).cpu().numpy()
