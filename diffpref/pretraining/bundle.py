@@ -7,13 +7,14 @@ samples and the three scorers. Every folder gets a card: commands, steps, seed, 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffpref.core.assets import ASSETS
 from diffpref.core.files import publish_folder, read_json
-from diffpref.models import load_family
+from diffpref.models import DenoiserFamily, load_family
 from diffpref.models.roles import NetworkRole
 from diffpref.pretraining.card import Stage, write_card
 from diffpref.pretraining.samples import draw_pool
@@ -21,28 +22,48 @@ from diffpref.sampling import Sampler, SamplerSettings
 from diffpref.shapes.grammar import SPLITS, captions
 from diffpref.shapes.oracle import FACTS, facts
 
-__all__ = ["main", "measure_pipeline"]
+__all__ = ["choose_settings", "main", "measure_pipeline", "read_stage"]
 
 SCORERS = {"clip": "CLIP scorer", "pickscore": "PickScore", "hps": "HPS scorer"}
 
 
-def measure_pipeline(folder: Path, settings: SamplerSettings, seed: int, limit: int | None = None) -> dict[str, float]:
+def choose_settings(
+    grid: Sequence[SamplerSettings], measure: Callable[[SamplerSettings], float], told: str
+) -> tuple[SamplerSettings, dict[str, float]]:
+    """Return the settings that do best, the first of equals, and what was measured of each.
+
+    Args:
+        grid: what is tried.
+        measure: higher is better; on captions that no number of the card is about.
+        told: what is measured, for the names.
+    """
+    found = {settings: measure(settings) for settings in grid}
+    best = max(found, key=lambda settings: found[settings])
+    return best, {f"{told}, {settings}": value for settings, value in found.items()}
+
+
+def measure_pipeline(
+    family: DenoiserFamily,
+    settings: SamplerSettings,
+    seed: int,
+    limit: int | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> dict[str, float]:
     """Draw one picture for every caption (at most ``limit`` of a split) and let the oracle read them."""
-    family = load_family("sdxl", str(folder))
     sampler = Sampler(family, NetworkRole(family, family.network), settings)
-    how = f"{settings.solver} {settings.num_inference_steps} steps, guidance {settings.guidance_scale:g}"
     measured: dict[str, float] = {}
-    for split in SPLITS:
+    for split in splits:
         num_captions = min(len(captions(split)), limit or len(captions(split)))
         pool = draw_pool(sampler, split, num_captions, 1, seed)
         found = [facts(picture, caption) for picture, caption in zip(pool.pictures, pool.captions, strict=True)]
         right = np.array([all(f.values()) for f in found])
-        measured[f"all facts right, {split} ({num_captions} captions), {how}"] = float(right.mean())
+        measured[f"all facts right, {split} ({num_captions} captions), {settings}"] = float(right.mean())
         measured |= {f"{fact}, {split}": float(np.mean([f[fact] for f in found])) for fact in FACTS}
     return measured
 
 
-def _stage(trained: Path, module: str, name: str, seed: int, *arguments: str) -> Stage:
+def read_stage(trained: Path, module: str, name: str, seed: int, *arguments: str) -> Stage:
+    """Return what the checkpoint in ``trained/name`` says of its run."""
     counters = read_json(trained / name / "checkpoint" / "counters.json")
     return Stage(f"diffpref.pretraining.{module}", arguments, counters["step"], seed, counters["seconds"] / 60)
 
@@ -66,14 +87,15 @@ def main(
     work = "runs/pretraining"
     vae, text = f"--vae {work}/vae/model", f"--text {work}/text/model"
     stages = [
-        _stage(trained, "vae", "vae", 0),
-        _stage(trained, "text", "text/text_encoder_2", 0),
-        _stage(trained, "unet", "unet", 0, vae, text),
+        read_stage(trained, "vae", "vae", 0),
+        read_stage(trained, "text", "text/text_encoder_2", 0),
+        read_stage(trained, "unet", "unet", 0, vae, text),
     ]
     settings = SamplerSettings(num_inference_steps, guidance_scale, batch_size=46)
     measured = {f"VAE: {k}": v for k, v in read_json(trained / "vae" / "model" / "measured.json").items()}
     measured |= {f"text: {k}": v for k, v in read_json(trained / "text" / "model" / "measured.json").items()}
-    measured |= measure_pipeline(trained / "unet" / "model", settings, seed=3, limit=limit)
+    family = load_family("sdxl", str(trained / "unet" / "model"))
+    measured |= measure_pipeline(family, settings, seed=3, limit=limit)
     with publish_folder(assets / "sdxl", replace=True) as folder:
         shutil.copytree(trained / "unet" / "model", folder, dirs_exist_ok=True)
         write_card(folder, "The SDXL pipeline of the shapes world", stages, measured)
@@ -84,7 +106,7 @@ def main(
         "hps": (text, other),
     }
     for name, title in SCORERS.items():
-        stage = _stage(trained, name, name, 7 if name == "hps" else 0, *arguments[name])
+        stage = read_stage(trained, name, name, 7 if name == "hps" else 0, *arguments[name])
         with publish_folder(assets / name, replace=True) as folder:
             shutil.copytree(trained / name / "model", folder, dirs_exist_ok=True)
             numbers = read_json(trained / name / "model" / "measured.json")

@@ -44,6 +44,7 @@ def write_card(
     measured: Mapping[str, float],
     world: str = "shapes",
     useless_on: str = "photographs",
+    note: str = "",
 ) -> None:
     """Write ``README.md`` and ``measured.json`` into a model folder.
 
@@ -54,10 +55,12 @@ def write_card(
         measured: what was measured: shares of one unless the name says otherwise.
         world: to which it belongs.
         useless_on: what no one should use it on.
+        note: what else is to be said, in Markdown.
     """
     commands = "\n".join(stage.command for stage in stages)
     times = ", ".join(f"{s.module.rsplit('.', 1)[-1]} {s.minutes:.1f} minutes" for s in stages)
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in measured.items())
+    more = f"\n{note.strip()}\n" if note else ""
     weights = sorted(folder.rglob("*.safetensors"))
     sums = "\n".join(f"| {p.relative_to(folder)} | {p.stat().st_size:,} | `{sha256(p)}` |" for p in weights)
     write_json(folder / "measured.json", dict(measured))
@@ -66,7 +69,7 @@ def write_card(
         f"""# {title}
 
 Part of diffpref's procedural {world} world; Apache-2.0. It is imperfect on purpose and of no use on {useless_on}.
-
+{more}
 ```bash
 {commands}
 ```

@@ -10,8 +10,22 @@ from torch import nn
 
 from diffpref.core.assets import resolve
 from diffpref.core.files import read_json
-from diffpref.pretraining import bundle, clip, hps, pickscore, samples, sd3, text, unet, vae, video
+from diffpref.pretraining import (
+    bundle,
+    bundle_sd3,
+    bundle_video,
+    clip,
+    hps,
+    pickscore,
+    samples,
+    sd3,
+    text,
+    unet,
+    vae,
+    video,
+)
 from diffpref.pretraining.loop import Loop, one_cycle
+from diffpref.sampling import SamplerSettings
 
 STEPS = 30
 
@@ -55,21 +69,37 @@ def test_the_losses_fall(trained: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", "TextToVideoSDPipeline"])
-def test_flow_and_video_pipelines_come_out_whole_and_draw(kind: str, tmp_path: Path) -> None:
+def test_flow_and_video_pipelines_come_out_whole_draw_and_are_bundled(kind: str, tmp_path: Path) -> None:
     import diffusers
 
     torch.set_num_threads(1)
-    if kind == "StableDiffusion3Pipeline":
-        sd3.main(tmp_path, steps=3, scenes_per_caption=1)
+    name, steps = ("sd3", 3) if kind == "StableDiffusion3Pipeline" else ("video", 10)  # two of single frames
+    if name == "sd3":
+        sd3.main(tmp_path / name, steps=steps, scenes_per_caption=1)
+        bundle_sd3.main(tmp_path, tmp_path / "assets", num_inference_steps=2, limit=2)
     else:
-        video.main(tmp_path, steps=10, clips_per_caption=1)  # two of single frames
-    absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "StableDiffusion3Pipeline" else {}
-    pipeline = getattr(diffusers, kind).from_pretrained(tmp_path / "model", **absent)
-    size = {"height": 64, "width": 64} if "Video" not in kind else {"height": 32, "width": 32, "num_frames": 8}
+        video.main(tmp_path / name, steps=steps, clips_per_caption=1)
+        bundle_video.main(tmp_path, tmp_path / "assets", num_inference_steps=2, per_caption=1, limit=2)
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd3" else {}
+    pipeline = getattr(diffusers, kind).from_pretrained(tmp_path / "assets" / name, **absent)
+    size = {"height": 64, "width": 64} if name == "sd3" else {"height": 32, "width": 32, "num_frames": 8}
     drawn = pipeline("a red circle", num_inference_steps=2, output_type="np", **size)
-    shown = drawn.images if "Video" not in kind else drawn.frames
+    shown = drawn.images if name == "sd3" else drawn.frames
     assert shown.shape[-3] == shown.shape[-2] == size["height"] and bool((shown >= 0).all())
-    assert read_json(tmp_path / "checkpoint" / "counters.json")["step"] == (3 if "Video" not in kind else 10)
+    assert read_json(tmp_path / name / "checkpoint" / "counters.json")["step"] == steps
+    card = (tmp_path / "assets" / name / "README.md").read_text(encoding="utf-8")
+    assert f"diffpref.pretraining.{name} --output" in card and f"--steps {steps}" in card
+    measured = read_json(tmp_path / "assets" / name / "measured.json")
+    assert all(0 <= share <= 1 for share in measured.values()) and len(measured) > 15
+    assert all(f"| {told} | {share:.4g} |" in card for told, share in measured.items())
+
+
+def test_the_best_settings_are_chosen_and_the_first_of_equals() -> None:
+    grid = [SamplerSettings(4, guidance) for guidance in (1.0, 2.0, 3.0)]
+    share = {1.0: 0.25, 2.0: 0.5, 3.0: 0.5}
+    best, measured = bundle.choose_settings(grid, lambda one: share[one.guidance_scale], "right")
+    assert best == grid[1]
+    assert measured == {f"right, ddim, 4 steps, guidance {g}": share[g] for g in (1, 2, 3)}
 
 
 def _run(folder: Path, steps: int, stop: int | None = None) -> nn.Linear:
