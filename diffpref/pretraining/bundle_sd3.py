@@ -45,8 +45,8 @@ picture = pipe(
 ).images[0]
 ```
 
-`max_sequence_length` (in recipes `model.max_sequence_length`) is how many zeros stand in T5's place. The fewer, the sooner
-a picture is there; {usual} is the pipeline's default, measured in the last row."""
+`max_sequence_length` (in recipes `model.max_sequence_length`) is how many zeros stand in T5's place. The fewer, the
+sooner a picture is there; {usual} is the pipeline's default, measured in the last row."""
 
 
 def main(

@@ -90,7 +90,8 @@ def draw_clips(
     shown = [caption for caption in moving_captions(split)[:limit] for _ in range(per_caption)]
     sampler = Sampler(family, NetworkRole(family, family.network), settings)
     seeds = [hash_key(seed, "clip", split, number) for number in range(len(shown))]
-    return ReadClips(sampler([str(caption) for caption in shown], seeds), shown)
+    drawn = sampler([str(caption) for caption in shown], seeds)
+    return ReadClips([getattr(clip, "frames", clip) for clip in drawn], shown)
 
 
 @torch.no_grad()
