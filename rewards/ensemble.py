@@ -30,7 +30,7 @@ from diffpref.rewards._weights import Precision
 
 __all__ = ["Ensemble", "Member", "fit_members", "load_ensemble"]
 
-MODES = Literal["weighted_sum", "zscore", "win_fraction", "consensus"]
+MODES = Literal["weighted_sum", "zscore", "win_fraction", "strict_win_fraction", "consensus"]
 
 
 class _Place(Section):

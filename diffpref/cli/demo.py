@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--combine",
-        choices=("weighted_sum", "zscore", "win_fraction", "consensus"),
+        choices=("weighted_sum", "zscore", "win_fraction", "strict_win_fraction", "consensus"),
         help="how several scores become one, see data.combine (default: zscore)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")

@@ -150,11 +150,11 @@ class Data(Section):
         default=None,
         description="score that orders candidates, or several that do together; not given: the record's judgements",
     )
-    combine: Literal["weighted_sum", "zscore", "win_fraction", "consensus"] = Field(
+    combine: Literal["weighted_sum", "zscore", "win_fraction", "strict_win_fraction", "consensus"] = Field(
         default="zscore",
         description="several scores: their sum (weighted_sum); the sum of their z-scores among the candidates (zscore);"
-        " the share of comparisons that a candidate wins (win_fraction); zscore, and only pairs on which all agree"
-        " (consensus)",
+        " the share of comparisons that a candidate wins, a tie being half a win (win_fraction) or none, as RankDPO"
+        " has it (strict_win_fraction); zscore, and only pairs on which all agree (consensus)",
     )
     score_weights: list[NonNegative] | None = Field(
         default=None, description="several scores: what each counts; not given: the same"
@@ -312,6 +312,12 @@ class Training(Section):
         default="auto",
         description="forwards without gradient first, objectives once on all records of an update, then forwards again"
         " with gradient; auto: where an objective couples its records",
+    )
+    max_rows: PositiveInt | None = Field(
+        default=None,
+        description="denoisers: samples of one forward at most; a micro-batch of more, such as one of long lists, is"
+        " asked piece by piece and replayed, so that a list of 8 needs no more memory than one of 2; not given: all"
+        " samples of a micro-batch at once",
     )
     checkpoint_every: NonNegativeInt = Field(default=0, description="updates between checkpoints; 0 = only at the end")
     keep: PositiveInt = Field(default=2, description="good checkpoints kept")

@@ -6,7 +6,7 @@ Shape letters: B records (pairs or lists) in a batch, K candidates in a list, N 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from diffpref.core.judging import AspectReward, ImageEmbedder, Judge, Reward, RewardInfo
@@ -115,7 +115,8 @@ class Batch:
     Args:
         keys: B pairs (record id, visit): the key of every random draw that belongs to a record.
         media: group -> latents (B, C, H, W), or (B, K, C, H, W) for ``list``.
-        conditioning: group -> B rows; the group ``""`` is the caption that all candidates share.
+        conditioning: group -> B rows; the group ``""`` is the caption that all candidates share. Where a method names
+            ``captions``, a group's own caption stands beside it.
         columns: data columns by their vocabulary names, (B,) or (B, K).
         empty: one row: the conditioning of the empty caption.
     """
@@ -158,6 +159,21 @@ class Rows:
     no_grad: frozenset[str] = frozenset()
     depends_on: frozenset[str] = frozenset()
     schedule: Any = None
+
+    def pieces(self, size: int) -> list[Rows]:
+        """Cut into questions of at most ``size`` rows. They have no groups: models answer them, objectives do not."""
+        length = len(next(iter(self.inputs.values())))
+        return [
+            replace(
+                self,
+                inputs={name: tensor[start : start + size] for name, tensor in self.inputs.items()},
+                conditioning=self.conditioning.take(slice(start, start + size)),
+                groups={},
+                columns={},
+                draws=1,
+            )
+            for start in range(0, length, size)
+        ]
 
 
 @dataclass(frozen=True)
@@ -277,7 +293,9 @@ class Method(Protocol):
 
     Besides what is listed here a method may have the class attributes ``accepts``, the groups that it prepares when the
     objective names them, besides those of `needs`; and ``makes``, the groups and the data columns that `prepare` adds
-    to ``Rows.groups`` and ``Rows.columns``, which the data then need not have.
+    to ``Rows.groups`` and ``Rows.columns``, which the data then need not have; and ``captions``, group -> the kind of
+    caption under which its candidates are shown (`diffpref.data.captions`). A method ``misfits(recipe)`` yields a line
+    for each setting with which it would not be what it says, dotted path first; it is asked before anything is loaded.
     """
 
     likelihood: ClassVar[str]

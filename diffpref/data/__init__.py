@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffpref.data.captions import caption_of, paraphrase_kind, with_captions
 from diffpref.data.columns import clean_prompt
 from diffpref.data.combined import Combined
 from diffpref.data.images import Framed, decode_image, encode_png, image_tensor, to_rgb, to_uint8
@@ -39,6 +40,7 @@ __all__ = [
     "Usable",
     "View",
     "attached",
+    "caption_of",
     "clean_prompt",
     "decode_image",
     "encode_png",
@@ -50,6 +52,7 @@ __all__ = [
     "load_prompts",
     "open_records",
     "pair_view",
+    "paraphrase_kind",
     "point_view",
     "prompts_with_fields",
     "read_store",
@@ -60,5 +63,6 @@ __all__ = [
     "to_uint8",
     "usable_records",
     "view_of",
+    "with_captions",
     "write_store",
 ]

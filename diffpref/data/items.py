@@ -73,6 +73,11 @@ class Item(Protocol):
         """Vocabulary name -> number, or a number for each candidate of the list."""
         ...
 
+    @property
+    def captions(self) -> Mapping[str, str]:
+        """Group -> the text that it is shown under; those that are not there are shown under the prompt."""
+        ...
+
 
 def attached(record: Record) -> dict[str, int]:
     """Return the candidates of a record that belong to groups of `ATTACHED`, as its ``meta`` says: ``{"gold": "2"}``.

@@ -6,11 +6,11 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffpref.core.contracts import Record
 from diffpref.core.errors import ConfigError, DataError
-from diffpref.data.combined import Combined, ScoreName
+from diffpref.data.combined import Combined, ScoreName, missing_names
 from diffpref.data.items import Value
 from diffpref.data.pairs import LIMIT, whole_judgements
 from diffpref.data.scores import FEW, judged_win_rates, kinds_of_scores, read_scores, scored_win_rates
@@ -35,6 +35,7 @@ class Ranking:
         scores: one each, higher is better.
         win_rates: one each: the mean probability to beat the others, and itself with 1/2.
         weight: multiplies the loss.
+        captions: group -> the text that it is shown under instead of the prompt.
     """
 
     record_index: int
@@ -44,6 +45,7 @@ class Ranking:
     scores: tuple[float, ...]
     win_rates: tuple[float, ...]
     weight: float = 1.0
+    captions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -88,7 +90,8 @@ def list_view(
     """
     if isinstance(score, Combined) and score.rule == "consensus":
         raise ConfigError(
-            "data.combine: consensus keeps or drops pairs; lists take zscore, win_fraction or weighted_sum"
+            "data.combine: consensus keeps or drops pairs; lists take zscore, win_fraction, strict_win_fraction or"
+            " weighted_sum"
         )
     left_out: Counter[str] = Counter()
     if score is None:
@@ -120,7 +123,8 @@ def _why_none(records: Sequence[Record], score: ScoreName | None, left_out: Mapp
     if all(len(record.candidates) < 2 for record in records):
         return (
             f"{start}: none has more than one candidate (K = 1), and a list compares at least 2; give several"
-            " candidates a prompt, or use an objective of single samples, such as kto"
+            " candidates a prompt ('diffpref generate RECIPE --candidates 4 --output FOLDER' draws them), or use an"
+            " objective of single samples, such as kto"
         )
     if left_out.get(TIED):
         return f"{start}: in {left_out[TIED]} all candidates are equally good"
@@ -129,4 +133,8 @@ def _why_none(records: Sequence[Record], score: ScoreName | None, left_out: Mapp
     if score is None:
         judgements = sum(len(record.judgements) for record in records)
         return f"{start}: {judgements} judgements rank no two candidates; to rank by a score, name one: {existing}"
-    return f"{start}: none has two candidates with a score '{score}'; scores there are: {existing}"
+    absent = " ".join(missing_names(score, records)) or "NAME"
+    return (
+        f"{start}: none has two candidates with a score '{score}'; scores there are: {existing}; 'diffpref score STORE"
+        f" --rewards {absent} --output FOLDER' adds them"
+    )

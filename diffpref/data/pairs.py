@@ -55,6 +55,7 @@ class Pair:
         similarities: of winner and loser: how close their meaning is to the prompt's, where both have that score.
         others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
         aspects: P(chosen is better) in each aspect that was asked for, below 0 where nobody judged it.
+        captions: group -> the text that it is shown under instead of the prompt.
     """
 
     record_index: int
@@ -70,6 +71,7 @@ class Pair:
     similarities: tuple[float, float] | None = field(default=None, compare=False)
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
     aspects: tuple[float, ...] | None = field(default=None, compare=False)
+    captions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def groups(self) -> Mapping[str, int]:

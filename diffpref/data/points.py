@@ -10,7 +10,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffpref.core.contracts import Record
@@ -38,6 +38,7 @@ class Point:
         occurrence: how many points of the same candidate the view lists before this one.
         score: of the candidate, where labels follow from scores.
         win_rate: of the candidate, where labels follow from scores or judgements.
+        captions: group -> the text that it is shown under instead of the prompt.
     """
 
     record_index: int
@@ -49,6 +50,7 @@ class Point:
     occurrence: int = 0
     score: float | None = None
     win_rate: float | None = None
+    captions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:

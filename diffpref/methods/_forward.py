@@ -11,18 +11,22 @@ from torch import Tensor
 
 from diffpref.core.contracts import Batch, Conditioning, Context, Rows, Tensors
 from diffpref.core.errors import ConfigError
+from diffpref.core.randomness import Key, Random
 from diffpref.schedules import Schedule
 
-__all__ = ["Dropped", "drop_prompts", "forward_rows", "join_draws"]
+__all__ = ["Dropped", "drop_prompts", "forward_rows", "join_draws", "noise_like"]
 
 
 Dropped = Literal["encode", "zeros"]
 
 
-def drop_prompts(batch: Batch, context: Context, probability: float, dropped_as: Dropped = "encode") -> Conditioning:
-    """Return the batch's shared conditioning with a keyed share of captions dropped.
+def drop_prompts(
+    batch: Batch, context: Context, probability: float, dropped_as: Dropped = "encode", group: str = ""
+) -> Conditioning:
+    """Return the batch's shared conditioning, or a group's own, with a keyed share of captions dropped.
 
-    The draw belongs to the record, so that all its candidates and all roles see the same caption. Sizes stay told.
+    The draw belongs to the record, so that all its candidates and all roles lose their captions at once. Sizes stay
+    told.
 
     Args:
         batch: of B records.
@@ -30,8 +34,9 @@ def drop_prompts(batch: Batch, context: Context, probability: float, dropped_as:
         probability: of a caption to be dropped.
         dropped_as: what takes its place: the encoded empty caption, as in Diffusion-DPO's code, or ``"zeros"``, which
             is what SDXL's pipeline guides away from.
+        group: whose caption, where it has one of its own; else the shared one.
     """
-    shared, kept = batch.conditioning[""], context.family.size_tensors
+    shared, kept = batch.conditioning.get(group, batch.conditioning[""]), context.family.size_tensors
     if probability == 0:
         return shared
     dropped = context.random.uniform("prompt dropout", batch.keys) < probability
@@ -82,6 +87,26 @@ def forward_rows(
         columns={"timesteps": timesteps, **columns},
         schedule=schedule,
     )
+
+
+def noise_like(group: str, clean: Tensor, keys: Sequence[Key], random: Random, *, shared: bool) -> Tensor:
+    """Return noise for the samples of a group, of their shape.
+
+    Args:
+        group: of the vocabulary.
+        clean: (B, C, ...), or (B, K, C, ...) of ``list``.
+        keys: of the B records' draws.
+        random: of the run.
+        shared: one noise for all samples of a record, in all its groups; else one for each.
+    """
+    shape = clean.shape[2 if group == "list" else 1 :]
+    if shared:
+        noise = random.normal("noise", keys, shape).to(clean)
+        return noise.unsqueeze(1).expand_as(clean) if group == "list" else noise
+    if group != "list":
+        return random.normal(f"noise of {group}", keys, shape).to(clean)
+    each = [(*key, "candidate", number) for key in keys for number in range(clean.shape[1])]
+    return random.normal("noise of list", each, shape).to(clean).view_as(clean)
 
 
 def join_draws(draws: Sequence[Rows]) -> Rows:

@@ -12,14 +12,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from diffpref.config import Section
 from diffpref.core.annotations import PositiveInt, Probability
 from diffpref.core.contracts import Batch, Context, RoleSpec, Rows
 from diffpref.core.vocabulary import GROUPS
 from diffpref.methods import registry
-from diffpref.methods._forward import Dropped, drop_prompts, forward_rows, join_draws
+from diffpref.methods._forward import Dropped, drop_prompts, forward_rows, join_draws, noise_like
 
 __all__ = ["Denoising"]
 
@@ -71,18 +70,7 @@ class Denoising(Section):
             timesteps = context.family.sample_timesteps(context.random.uniform("timestep", keys)).to(first.device)
             groups = {}
             for group, clean in batch.media.items():
-                noise = self._noise(group, clean, keys, context)
+                noise = noise_like(group, clean, keys, context.random, shared=self.noise == "shared")
                 groups[group] = (clean, noise, noise)
             draws.append(forward_rows(context.family.schedule, groups, timesteps, conditioning, batch.columns))
         return replace(join_draws(draws), no_grad=frozenset({"mismatched"} & batch.media.keys()))
-
-    def _noise(self, group: str, clean: Tensor, keys: Sequence[tuple[str | int, ...]], context: Context) -> Tensor:
-        """Return noise like the samples of a group, (B, C, H, W), or (B, K, C, H, W) of a list."""
-        shape, random = clean.shape[2 if group == "list" else 1 :], context.random
-        if self.noise == "shared":
-            noise = random.normal("noise", keys, shape).to(clean)
-            return noise.unsqueeze(1).expand_as(clean) if group == "list" else noise
-        if group != "list":
-            return random.normal(f"noise of {group}", keys, shape).to(clean)
-        each = [(*key, "candidate", number) for key in keys for number in range(clean.shape[1])]
-        return random.normal("noise of list", each, shape).to(clean).view_as(clean)

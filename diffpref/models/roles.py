@@ -42,6 +42,7 @@ class NetworkRole:
         gate: makes the context that chooses the weights, entered for the duration of a call.
         trainable: whether gradients may flow.
         wanted: quantities that the objectives name, where the answer depends on it.
+        max_rows: of one forward without gradient: more are asked one piece after another. None: all at once.
     """
 
     family: ModelFamily
@@ -50,10 +51,14 @@ class NetworkRole:
     gate: Manager = nullcontext
     trainable: bool = False
     wanted: frozenset[str] = frozenset()
+    max_rows: int | None = None
 
     def __call__(self, rows: Rows, grad: bool = False, wanted: frozenset[str] | None = None) -> dict[str, Tensor]:
         if grad and not self.trainable:
             raise ConfigError("a frozen role was asked for gradients")
+        if self.max_rows and not grad and len(pieces := rows.pieces(self.max_rows)) > 1:
+            answers = [self(piece, wanted=wanted) for piece in pieces]
+            return {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
         with torch.set_grad_enabled(grad), enter(self.gate), self.autocast():
             return self.family.answer(self.network, rows, self.wanted if wanted is None else wanted, self.trainable)
 
@@ -216,6 +221,7 @@ def view_roles(
     network: Network,
     autocast: Manager = nullcontext,
     wanted: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    max_rows: int | None = None,
 ) -> dict[str, Role]:
     """Return the policy and every placed role as what a step asks.
 
@@ -225,15 +231,15 @@ def view_roles(
         network: the policy as the training loop wraps it.
         autocast: makes the mixed-precision context, the same for all roles.
         wanted: role -> quantities that the objectives name.
+        max_rows: of one forward without gradient, of every role alike.
     """
-    roles: dict[str, Role] = {
-        "policy": NetworkRole(family, network, autocast, trainable=True, wanted=wanted.get("policy", frozenset()))
-    }
+    own = wanted.get("policy", frozenset())
+    roles: dict[str, Role] = {"policy": NetworkRole(family, network, autocast, nullcontext, True, own, max_rows)}
     for name, role in placed.items():
         wrapped = role.shared and (role.spec.trained or role.source == "policy")
         asked = network if wrapped else role.held.network
         roles[name] = NetworkRole(
-            family, asked, autocast, role.held.gate, role.spec.trained, wanted.get(name, frozenset())
+            family, asked, autocast, role.held.gate, role.spec.trained, wanted.get(name, frozenset()), max_rows
         )
     return roles
 

@@ -18,7 +18,7 @@ from diffpref.ranking.win_rates import Matrix
 
 __all__ = ["COMBINATIONS", "Combination", "agreed_pairs", "combine", "disagreement", "standardised"]
 
-Combination: TypeAlias = Literal["weighted_sum", "zscore", "win_fraction", "consensus"]
+Combination: TypeAlias = Literal["weighted_sum", "zscore", "win_fraction", "strict_win_fraction", "consensus"]
 COMBINATIONS: tuple[str, ...] = get_args(Combination)
 
 
@@ -47,7 +47,8 @@ def combine(scores: Matrix, rule: Combination = "zscore", weights: Sequence[floa
             units need weights that bring them together. ``"zscore"``: the same of `standardised` rows, so that units
             do not matter but distances do. ``"win_fraction"``: phi of Syn-Pic (RankDPO, arXiv:2410.18013): the share of
             comparisons, over all rewards and other candidates, that a candidate wins, with half a win for a tie; only
-            orders matter. ``"consensus"``: as ``"zscore"``; which pairs may be made of it is told by `agreed_pairs`.
+            orders matter. ``"strict_win_fraction"``: the same with no win for a tie, as the paper's algorithm 1 has it.
+            ``"consensus"``: as ``"zscore"``; which pairs may be made of it is told by `agreed_pairs`.
         weights: one a reward, not negative and not all 0; not given: equal ones, 1 for sums.
 
     Raises:
@@ -62,10 +63,10 @@ def combine(scores: Matrix, rule: Combination = "zscore", weights: Sequence[floa
         raise ConfigError(f"combination '{rule}' is unknown; known: {', '.join(COMBINATIONS)}")
     there = _scored(rows)
     kept = [[row[place] for place in there] for row in rows]
-    if rule == "win_fraction":
-        total = math.fsum(weights)
+    if rule in ("win_fraction", "strict_win_fraction"):
+        total, half = math.fsum(weights), rule == "win_fraction"
         weights = [weight / total for weight in weights]
-        kept = [win_shares([row], half_ties=True) if len(row) > 1 else [0.5] * len(row) for row in kept]
+        kept = [win_shares([row], half_ties=half) if len(row) > 1 else [0.5] * len(row) for row in kept]
     elif rule != "weighted_sum":
         kept = [standardised(row) for row in kept]
     result = [math.nan] * len(rows[0])

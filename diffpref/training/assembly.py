@@ -17,6 +17,7 @@ from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Role, World
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
+from diffpref.data import with_captions
 from diffpref.models import ModelFamily, open_family
 from diffpref.models.adapters import Held
 from diffpref.models.attention import set_attention
@@ -111,6 +112,7 @@ def load_batches(
     unusable = str(output / "quarantine.jsonl") if main else None
     records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns)
     items = settle_scores(items, recipe.data.list_scores, plan.composition)
+    items = with_captions(records, items, getattr(plan.method, "captions", {}), recipe.data.source)
     if main:
         logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
     check_items(items, plan, records_per_update)  # before anything heavy is loaded, and for what is left of it
@@ -159,7 +161,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     for name, group in zip(trained, optimizer.param_groups, strict=True):
         scale = placed[name].spec.learning_rate_scale if name in placed else 1.0
         group |= {"role": name, "lr_scale": recipe.adapter.head_learning_rate_scale if name == HEADS else scale}
-    roles = view_roles(placed, family, network, cast, plan.wanted)
+    roles = view_roles(placed, family, network, cast, plan.wanted, recipe.training.max_rows)
     context = Context(family, roles, random, world=machine.world)
     moving = Moving(placed, adapter, bare, optimizer, plan.method, context, average=recipe.training.ema)
     likelihood = plan.likelihood.build(family, recipe.likelihood, plan.trained)

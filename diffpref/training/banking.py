@@ -93,6 +93,7 @@ def answering(
         ],
         "compiled": recipe.model.compile and [recipe.model.compile, recipe.model.compile_backend],
         "threads": torch.get_num_threads(),
+        **({"max_rows": recipe.training.max_rows} if recipe.training.max_rows else {}),
         "versions": {"torch": torch.__version__, **{name: version(name) for name in ("diffusers", "transformers")}},
     }
 

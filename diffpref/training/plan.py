@@ -213,7 +213,13 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, family: t
         yield f"method.{name}.draws: must be 1, got {draws}: the objective needs whole answers, {_list(whole)}"
     if recipe.validation.every and family.samples != "images":
         yield f"validation.every: draws pictures, which family '{recipe.model.family}' does not; set it to 0"
+    yield from getattr(method, "misfits", lambda recipe: ())(recipe)
     likelihood = likelihoods.get(kind)
+    if recipe.training.max_rows and (kind != "denoising" or any(n.form not in likelihood.from_raw for n in served)):
+        yield (
+            f"training.max_rows: cuts what denoisers are asked, where the objective reads a few numbers a row; here"
+            f" '{kind}' is asked {_list(map(str, served))}. Leave it out"
+        )
     lacks, provided = {**likelihood.lacks, **family.lacks}, likelihood.provides - family.lacks.keys()
     lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in provided]
     for why in dict.fromkeys(lacks.get(n.form, "") for n in lacking):

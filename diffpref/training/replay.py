@@ -4,12 +4,16 @@ Every micro-batch is asked without gradient; what the likelihood makes of it, a 
 all processes; the objectives are computed once, and so are the derivatives of the loss by these numbers; then each
 micro-batch is asked again with gradient, and its backward pass starts from those derivatives. That is the gradient of
 the whole, at the price of one more forward of the policy.
+
+A micro-batch of many rows, such as one of long lists, can be asked again piece by piece: the derivatives by what a
+single row answered are numbers, too, so that no more is held for a backward pass than one piece needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,11 +35,13 @@ class Asked:
         rows: the question; not prepared twice, because preparing may ask models too.
         outputs: what the frozen roles answered.
         values: (B, ...) vocabulary tensors, without gradient.
+        trained: what the trained roles answered, (N,) numbers each, where such numbers say all that is read.
     """
 
     rows: Rows
     outputs: Mapping[str, Tensors]
     values: Tensors
+    trained: Mapping[str, Tensors] = field(default_factory=dict)
 
 
 def ask(
@@ -53,10 +59,12 @@ def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, wat
         watcher.asked(batch, rows, dict(outputs))
     values = dict(likelihood(plan.names, outputs, rows))
     values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
-    outputs = {name: answers for name, answers in outputs.items() if name not in plan.trained}
-    if all(name.form in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
-        outputs = {name: likelihood.raw(answers, rows) for name, answers in outputs.items()}
-    return Asked(rows, outputs, values)
+    frozen = {name: answers for name, answers in outputs.items() if name not in plan.trained}
+    if not all(name.form in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
+        return Asked(rows, frozen, values)
+    raw = {name: dict(likelihood.raw(answers, rows)) for name, answers in outputs.items()}
+    trained = {name: raw.pop(name) for name in plan.asked if name in plan.trained}
+    return Asked(rows, raw, values, trained)
 
 
 def gathered(asked: Sequence[Asked], gather: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -77,8 +85,18 @@ def derivatives(loss: Tensor, values: Tensors) -> dict[str, Tensor]:
     return {name: gradient for name, gradient in zip(values, found, strict=True) if gradient is not None}
 
 
-def replayed(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context, gradients: Tensors) -> Tensor:
-    """Ask the trained roles again; return a scalar whose gradient is this micro-batch's share of the loss's.
+def replayed(
+    plan: Plan,
+    likelihood: Likelihood,
+    asked: Asked,
+    context: Context,
+    gradients: Tensors,
+    max_rows: int | None = None,
+) -> list[Callable[[], Tensor]]:
+    """Return what to do one after the other: each asks the trained roles again, and returns a scalar.
+
+    The gradients of these scalars add up to this micro-batch's share of the loss's. Backward each before the next is
+    made, so that only one is held.
 
     Args:
         plan: says which roles are trained.
@@ -86,8 +104,34 @@ def replayed(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context,
         asked: the micro-batch.
         context: with the roles.
         gradients: d loss / d value of these records.
+        max_rows: of one forward; None: all rows at once. It is the same for every process, so that all make the same
+            sequence of model calls.
     """
+    if max_rows is None:
+        return [partial(_whole, plan, likelihood, asked, context, gradients)]
+    leaves = {role: {n: t.detach().requires_grad_() for n, t in raw.items()} for role, raw in asked.trained.items()}
+    with torch.enable_grad():
+        total = _weighted(gradients, likelihood(list(gradients), {**asked.outputs, **leaves}, asked.rows))
+    flat = [leaf for raw in leaves.values() for leaf in raw.values()]
+    found = iter(torch.autograd.grad(total, flat, allow_unused=True))
+    by_row = {role: {n: g for n in raw if (g := next(found)) is not None} for role, raw in leaves.items()}
+    return [
+        partial(_piece, likelihood, piece, context, by_row, slice(number * max_rows, (number + 1) * max_rows))
+        for number, piece in enumerate(asked.rows.pieces(max_rows))
+    ]
+
+
+def _whole(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context, gradients: Tensors) -> Tensor:
     again = {name: context.roles[name](asked.rows, grad=True) for name in plan.asked if name in plan.trained}
-    outputs = {**asked.outputs, **again}
-    values = likelihood(list(gradients), outputs, asked.rows)
+    return _weighted(gradients, likelihood(list(gradients), {**asked.outputs, **again}, asked.rows))
+
+
+def _piece(likelihood: Likelihood, rows: Rows, context: Context, by_row: Mapping[str, Tensors], place: slice) -> Tensor:
+    """Ask each trained role about some rows and weigh what it says of each by the loss's derivative."""
+    again = {role: likelihood.raw(context.roles[role](rows, grad=True), rows) for role in by_row}
+    shares = [(g[place] * again[role][n]).sum() for role, gradients in by_row.items() for n, g in gradients.items()]
+    return torch.stack(shares).sum()
+
+
+def _weighted(gradients: Tensors, values: Tensors) -> Tensor:
     return torch.stack([(gradient * values[name]).sum() for name, gradient in gradients.items()]).sum()

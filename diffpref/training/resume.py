@@ -140,6 +140,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "optim.max_grad_norm",
         "training.records_per_update",
         "training.replay",
+        "training.max_rows",
         "training.ema.decay",
         "training.ema.every",
         "training.ema.warmup",

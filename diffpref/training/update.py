@@ -146,10 +146,11 @@ class Updater:
 
     def _couples(self, total: int) -> bool:
         """Whether the objectives must see all records of an update at once, and these do not fit into one forward."""
-        if self.recipe.training.replay == "always" or self.flags:
+        training = self.recipe.training
+        if training.replay == "always" or training.max_rows or self.flags:
             return True
         composition = self.plan.composition
-        return bool(composition.coupling or composition.initial_state()) and total > self.recipe.training.batch_size
+        return bool(composition.coupling or composition.initial_state()) and total > training.batch_size
 
     def _accumulate(
         self, parts: Sequence[Items], step: int, total: int, watcher: Watcher | None = None
@@ -194,10 +195,11 @@ class Updater:
         for part, question in zip(parts, asked, strict=True):
             own = {name: gradient[first : first + len(part)] for name, gradient in gradients.items()}
             first += len(part)
-            with nullcontext() if question is asked[-1] else keep_gradients_local(self.accelerator, self.network):
-                # DDP averages gradients
-                share = replayed(self.plan, self.likelihood, question, context, own) * self.world.size
-                self.scaler.scale(share).backward()
+            shares = replayed(self.plan, self.likelihood, question, context, own, self.recipe.training.max_rows)
+            for share in shares:
+                last = question is asked[-1] and share is shares[-1]
+                with nullcontext() if last else keep_gradients_local(self.accelerator, self.network):
+                    self.scaler.scale(share() * self.world.size).backward()  # DDP averages gradients
         read = {name: gradient for name, gradient in gradients.items() if name in forward.read}
         done = replace(forward, sums=forward.sums.detach(), gradients=read)
         return Whole(done.sums, done.weights, [done], shared=True)

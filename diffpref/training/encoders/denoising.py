@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffpref.cache import EncodedCache
 from diffpref.config import Data, Recipe
-from diffpref.core.contracts import Batch, Candidate, Conditioning, Record
+from diffpref.core.contracts import Batch, Candidate, Conditioning, Record, Tensors
 from diffpref.core.randomness import Random
 from diffpref.data import COMPANIONS, Framing, Item, View
 from diffpref.models import open_family
@@ -77,7 +77,8 @@ class LatentEncoder:
         for start in range(0, len(items), AT_ONCE):
             candidates, views = zip(*self._framed(items[start : start + AT_ONCE], groups), strict=True)
             self.cache.encode_images(candidates, views)
-        self.cache.encode_captions(["", *dict.fromkeys(item.prompt for item in items)])
+        captions = (text for item in items for text in (item.prompt, *item.captions.values()))
+        self.cache.encode_captions(["", *dict.fromkeys(captions)])
 
     def release(self) -> None:
         self.cache.release()
@@ -106,11 +107,19 @@ class LatentEncoder:
             self._empty = self.cache.conditioning([""]).to(self.device)
         views = [self._view(item.record_id, key) for item, key in zip(items, keys, strict=True)]
         media = {group: self._latents(group, keys, places) for group, places in shown.items()}
-        conditioning = self.cache.conditioning([item.prompt for item in items])
+        sizes = None
         if self.framing.original_sizes:
             first = [self._candidate(Place(item.record_index, item.record_id, 0)) for item in items]
-            conditioning = conditioning.replace(self.cache.size_conditioning(first, views))
-        return Batch(tuple(keys), media, {"": conditioning.to(self.device)}, {}, self._empty)
+            sizes = self.cache.size_conditioning(first, views)
+        texts = {"": [item.prompt for item in items]}
+        texts |= {group: [item.captions[group] for item in items] for group in items[0].captions}
+        conditioning = {group: self._told(several, sizes) for group, several in texts.items()}
+        return Batch(tuple(keys), media, conditioning, {}, self._empty)
+
+    def _told(self, texts: Sequence[str], sizes: Tensors | None) -> Conditioning:
+        """Return a row for each caption, with the record's sizes in it where they are told."""
+        conditioning = self.cache.conditioning(texts)
+        return (conditioning if sizes is None else conditioning.replace(sizes)).to(self.device)
 
     def _view(self, record: str, key: Key) -> View:
         return self.framing.view(record, *key, self.random)
