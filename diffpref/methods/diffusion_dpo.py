@@ -20,7 +20,7 @@ from diffpref.core.contracts import Batch, Context, RoleSpec, Rows
 from diffpref.core.errors import ConfigError
 from diffpref.methods import registry
 from diffpref.methods._forward import Dropped, drop_prompts, forward_rows
-from diffpref.schedules import FlowSchedule
+from diffpref.schedules import DiscreteSchedule, Schedule
 
 __all__ = ["DiffusionDPO"]
 
@@ -68,14 +68,15 @@ class DiffusionDPO(Section):
     def prepare(self, batch: Batch, context: Context) -> Rows:
         """Noise both images of each pair (official code, steps 4 to 7)."""
         chosen, rejected = batch.media["chosen"], batch.media["rejected"]
-        schedule = context.family.schedule
-        if self.timestep_rule != "uniform" and isinstance(schedule, FlowSchedule):
+        schedule = self._schedule(context)
+        if self.timestep_rule != "uniform" and not isinstance(schedule, DiscreteSchedule):
             raise ConfigError(
                 f"method.timestep_rule: '{self.timestep_rule}' is for chains; a flow takes likelihood.timesteps"
             )
         uniform = context.family.sample_timesteps(context.random.uniform("timestep", batch.keys))
         timesteps = self._timesteps(uniform, schedule.num_train_timesteps).to(chosen.device)
         if self.timestep_rule == "turbo":
+            assert isinstance(schedule, DiscreteSchedule)
             schedule = schedule.rescaled()
         noise, given = self._noise("noise", batch, context, chosen)
         groups = {"chosen": (chosen, noise, given)}
@@ -84,6 +85,11 @@ class DiffusionDPO(Section):
         groups["rejected"] = (rejected, noise, given)
         conditioning = drop_prompts(batch, context, self.empty_prompt_prob, self.dropped_as)
         return forward_rows(schedule, groups, timesteps, conditioning, batch.columns)
+
+    def _schedule(self, context: Context) -> Schedule:
+        """Return what noises, and decides what the network is to predict."""
+        schedule: Schedule = context.family.schedule
+        return schedule
 
     def _timesteps(self, uniform: Tensor, length: int) -> Tensor:
         """Apply the rule to (B,) uniform timesteps of a chain, 1000 long in every published checkpoint."""

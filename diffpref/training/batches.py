@@ -94,7 +94,7 @@ class Batches:
         for item in self.items:
             places = [place for group in self._held for place in _places(item, group)]
             told = [value for name, value in item.columns.items() if name in asked]
-            values = [item.key, item.record_id, item.prompt, *told, *map(self.encoder.content, places)]
+            values: list[Any] = [item.key, item.record_id, item.prompt, *told, *map(self.encoder.content, places)]
             values += [dict(item.captions)] if item.captions else []
             seen.update(json.dumps(values).encode() + b"\n")
         return {self.view: len(self.items), "content": seen.hexdigest()}
