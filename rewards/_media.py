@@ -16,7 +16,7 @@ from diffpref.core.errors import DataError, ShapeError
 from diffpref.core.media import Clip, Media, Sound
 from diffpref.data import to_uint8
 
-__all__ = ["as_clips", "as_pictures", "as_sounds", "as_texts", "check_lengths"]
+__all__ = ["as_clips", "as_pictures", "as_sounds", "as_texts", "check_lengths", "is_clip"]
 
 
 def check_lengths(
@@ -42,6 +42,11 @@ def _kind(item: Media) -> str:
     if isinstance(item, Clip) or (isinstance(item, list | tuple) and item) or getattr(item, "ndim", 0) == 4:
         return "a video"
     return "an image" if isinstance(item, Image.Image) or getattr(item, "ndim", 0) == 3 else type(item).__name__
+
+
+def is_clip(item: Media) -> bool:
+    """Whether an item is a video, valid or not."""
+    return _kind(item) == "a video"
 
 
 def _refuse(owner: str, wanted: str, number: int, item: Media, hint: str = "") -> DataError:

@@ -15,6 +15,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from diffpref.core.contracts import Media, Reward, RewardInfo
 from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.files import append_line, write_json
-from diffpref.rewards._media import as_clips, as_pictures, as_sounds, as_texts, check_lengths
+from diffpref.rewards._media import as_clips, as_pictures, as_sounds, as_texts, check_lengths, is_clip
 from diffpref.rewards._wrapper import Wrapper, wrap
 
 __all__ = ["CachedReward", "ScoreFiles", "cached", "media_digests"]
@@ -61,6 +62,9 @@ def media_digests(info: RewardInfo, media: Sequence[Media]) -> list[str]:
         return [_array_digest("audio", sound.samples, sound.rate) for sound in as_sounds(info.name, media)]
     if info.media == "video":
         return [_array_digest("video", clip.frames, clip.fps) for clip in as_clips(info.name, media)]
+    if "video" in info.also:
+        alone = replace(info, also=())
+        return [media_digests(replace(alone, media="video") if is_clip(m) else alone, [m])[0] for m in media]
     return [_array_digest("image", np.asarray(picture)) for picture in as_pictures(info.name, media)]
 
 

@@ -205,7 +205,7 @@ def _parser() -> Parser:
         nargs="+",
         metavar="SET",
         help="NAME=PATH with the published files of a set such as partiprompts, a text file, a .jsonl file with"
-        " 'prompt', shapes:SPLIT[:COUNT | :START-STOP], or several prompts",
+        " 'prompt', shapes:SPLIT[:COUNT | :START-STOP], shapes_moving:SPLIT[:COUNT | :START-STOP], or several prompts",
     )
     parser.add_argument(
         "--rewards",

@@ -30,6 +30,7 @@ class RewardInfo:
         needs_metadata: whether ``score`` reads ``metadata``, such as the objects that a picture should show.
         differentiable: whether ``score_tensors`` exists.
         media: the kind of items that it scores.
+        also: other kinds that it scores as well.
         preprocessing: names how items are framed before the model sees them; part of every cache key.
         aspects: names of what ``score_aspects`` tells apart; empty where there is one score only.
         itemwise: whether a score is of its item alone; False for shares of a call, which nobody can keep or compare.
@@ -44,9 +45,14 @@ class RewardInfo:
     needs_metadata: bool = False
     differentiable: bool = False
     media: MediaKind = "image"
+    also: tuple[MediaKind, ...] = ()
     preprocessing: str = ""
     aspects: tuple[str, ...] = ()
     itemwise: bool = True
+
+    def takes(self, kind: MediaKind) -> bool:
+        """Whether items of a kind can be scored."""
+        return kind == self.media or kind in self.also
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,54 @@ from diffpref.core.errors import DataError
 from diffpref.core.media import Clip, Media
 from diffpref.data.images import FORMATS, MAX_BYTES, decode_image, to_rgb
 
-__all__ = ["candidate_bytes", "read_clip", "read_frames", "read_media", "spaced"]
+__all__ = ["candidate_bytes", "encode_clip", "read_clip", "read_frames", "read_media", "spaced"]
+
+LONGEST_SIDE = 2**14 - 1  # of WebP
+LONGEST_SHOWN = 2**24 - 1  # milliseconds of a frame of WebP
+
+
+def encode_clip(clip: Clip) -> bytes:
+    """Return the animated WebP of a clip: lossless, frame by frame; equal clips give equal bytes.
+
+    The file is put together here: encoders of animations leave out a frame that equals the one before, and a clip in
+    which nothing moves would come back as a picture. Its durations are whole milliseconds, rounded so that the first k
+    frames together are right to a millisecond: at 24 frames a second 16 frames are read back as 23.99.
+
+    Args:
+        clip: (F, H, W, 3) uint8 frames, with their speed.
+
+    Raises:
+        DataError: no such frames, sides of more than 16,383 pixels, no speed, or one that milliseconds cannot tell.
+
+    Source: the container specification of WebP (RIFF chunks VP8X, ANIM, ANMF).
+    """
+    frames, fps = np.asarray(clip.frames), clip.fps
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise DataError(f"a clip is made of (F, H, W, 3) uint8 frames, got {frames.shape} {frames.dtype}")
+    height, width = frames.shape[1:3]
+    if max(height, width) > LONGEST_SIDE:
+        raise DataError(f"a clip of {width} x {height} pixels: a side may have {LONGEST_SIDE:,} at most")
+    if fps is None or not 1000 / LONGEST_SHOWN <= fps <= 1000:
+        raise DataError(
+            f"a clip needs its frames a second, at most 1000, to be kept; got {fps}; give Clip(frames, fps)"
+        )
+    ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)
+    size = _three_bytes(width - 1) + _three_bytes(height - 1)
+    chunks = [_chunk(b"VP8X", struct.pack("<I", 2) + size), _chunk(b"ANIM", bytes(6))]  # animated; forever
+    for frame, shown in zip(frames, np.diff(ends), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, format="WEBP", lossless=True)
+        head = bytes(6) + size + _three_bytes(int(shown)) + b"\x02"  # at the corner; laid over, not blended
+        chunks.append(_chunk(b"ANMF", head + file.getvalue()[12:]))
+    return b"RIFF" + struct.pack("<I", 4 + sum(map(len, chunks))) + b"WEBP" + b"".join(chunks)
+
+
+def _three_bytes(number: int) -> bytes:
+    return struct.pack("<I", number)[:3]
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
 
 
 def candidate_bytes(candidate: Candidate) -> bytes:

@@ -1,4 +1,4 @@
-"""Where prompts come from: a list, a text file, JSONL, the captions of the shapes world, the words world's tasks."""
+"""Where prompts come from: a list, a text file, JSONL, captions of still and moving shapes, the words world's tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 from diffpref.core.errors import DataError, suggest
 from diffpref.core.randomness import Random
 from diffpref.shapes.grammar import SPLITS, captions
+from diffpref.shapes.motion import SPLITS as MOVING_SPLITS
+from diffpref.shapes.motion import moving_captions
 from diffpref.words.grammar import SPLITS as WORD_SPLITS
 from diffpref.words.grammar import instructions
 
 __all__ = ["load_prompts", "prompts_with_fields"]
 
 _EXPECTED = (
-    "a text file (one a line), a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP] or words:SPLIT:COUNT"
+    "a text file (one a line), a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
+    " shapes_moving:SPLIT[:COUNT | :START-STOP] or words:SPLIT:COUNT"
 )
 
 
@@ -28,7 +31,8 @@ def load_prompts(source: str | Path | Sequence[str]) -> list[str]:
         source: the prompts themselves; a text file with one a line (empty lines are left out); a ``.jsonl`` file whose
             lines are objects with ``prompt``; or ``shapes:unseen``, ``shapes:unseen:300`` (the first 300 of a fixed
             shuffled order), ``shapes:unseen:300-500`` (those after them, so that no prompt is in both); or, alike,
-            ``words:unseen:300`` and ``words:unseen:300-500``, of which there is no end.
+            ``shapes_moving:unseen:20`` of the world of moving shapes; or ``words:unseen:300`` and
+            ``words:unseen:300-500``, of which there is no end.
 
     Raises:
         DataError: no such file or split, a line that is no prompt, or no prompts at all; the message names the line.
@@ -40,6 +44,8 @@ def prompts_with_fields(source: str | Path | Sequence[str]) -> list[tuple[str, d
     """Return what `load_prompts` does, each with the other fields of its line if the source is a ``.jsonl`` file."""
     if isinstance(source, str) and source.startswith("shapes:"):
         return [(prompt, {}) for prompt in _shapes(source)]
+    if isinstance(source, str) and source.startswith("shapes_moving:"):
+        return [(prompt, {}) for prompt in _moving(source)]
     if isinstance(source, str) and source.startswith("words:"):
         return [(prompt, {}) for prompt in _words(source)]
     found: Iterator[tuple[int, object, dict[str, Any]]]
@@ -89,17 +95,33 @@ def _from_file(path: Path) -> Iterator[tuple[int, object, dict[str, Any]]]:
 
 
 def _shapes(source: str) -> list[str]:
-    match = re.fullmatch(r"shapes:([^:]*)(?::(\d+)(?:-(\d+))?)?", source, re.ASCII)
-    if not match:
-        raise DataError(f"prompts '{source}': expected shapes:SPLIT, shapes:SPLIT:COUNT or shapes:SPLIT:START-STOP")
-    split, first, last = match.groups()
-    if split not in SPLITS:
-        hint = suggest(split, SPLITS) or ";"
-        raise DataError(f"prompts '{source}': unknown split '{split}'{hint} known: {', '.join(SPLITS)}")
+    split, first, last = _split_of(source, "shapes", SPLITS)
     texts = [str(caption) for caption in captions(split)]
     if split == "held_out":  # the only split that the grammar lists in order, colour by colour
         texts = [texts[i] for i in Random(0).numpy("held-out prompts").permutation(len(texts))]
-    start, stop = (int(first), int(last)) if last else (0, int(first) if first else len(texts))
+    return _range_of(source, split, texts, first, last)
+
+
+def _moving(source: str) -> list[str]:
+    split, first, last = _split_of(source, "shapes_moving", MOVING_SPLITS)
+    return _range_of(source, split, [str(caption) for caption in moving_captions(split)], first, last)
+
+
+def _split_of(source: str, world: str, splits: Sequence[str]) -> tuple[str, str | None, str | None]:
+    """Return the split of WORLD:SPLIT[:COUNT | :START-STOP], and the numbers as they are written."""
+    match = re.fullmatch(rf"{world}:([^:]*)(?::(\d+)(?:-(\d+))?)?", source, re.ASCII)
+    if not match:
+        told = ", ".join(f"{world}:SPLIT{part}" for part in ("", ":COUNT"))
+        raise DataError(f"prompts '{source}': expected {told} or {world}:SPLIT:START-STOP")
+    split = match[1]
+    if split not in splits:
+        hint = suggest(split, splits) or ";"
+        raise DataError(f"prompts '{source}': unknown split '{split}'{hint} known: {', '.join(splits)}")
+    return split, match[2], match[3]
+
+
+def _range_of(source: str, split: str, texts: list[str], first: str | None, last: str | None) -> list[str]:
+    start, stop = (int(first or 0), int(last)) if last else (0, int(first) if first else len(texts))
     if not start < stop <= len(texts):
         raise DataError(f"prompts '{source}': the split '{split}' has captions 0-{len(texts)}")
     return texts[start:stop]

@@ -13,7 +13,9 @@ import numpy as np
 
 from diffpref.core.contracts import Candidate, Record, Reward
 from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.core.media import Clip
 from diffpref.data import Store, encode_png
+from diffpref.data.clips import encode_clip
 from diffpref.data.pairs import LIMIT
 from diffpref.data.texts import MESSAGES
 from diffpref.generation.claims import share_of_work
@@ -24,8 +26,8 @@ from diffpref.sampling import TextSettings
 
 __all__ = ["Sample", "candidate_of", "generate", "said"]
 
-Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence["np.ndarray | str"]]
-"""Prompts and seeds to (H, W, 3) uint8 pictures or to texts, each a function of its own prompt and seed."""
+Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence["np.ndarray | Clip | str"]]
+"""Prompts and seeds to (H, W, 3) uint8 pictures, clips or texts, each a function of its own prompt and seed."""
 
 
 def generate(
@@ -41,7 +43,7 @@ def generate(
 
     Args:
         plan: what to draw.
-        sampler: draws pictures or answers; one for each of the plan's settings where there are several.
+        sampler: draws pictures, clips or answers; one for each of the plan's settings where there are several.
         output: the store's folder; parts of an earlier run of the same plan and scorers are kept.
         on_progress: called with (candidates there, candidates in all) at the start and after each unit.
         scorers: score name -> reward; each candidate gets a score of each.
@@ -118,9 +120,9 @@ def said(prompt: str) -> dict[str, str]:
     return {MESSAGES: json.dumps([{"role": "user", "content": prompt}])}
 
 
-def candidate_of(item: np.ndarray | str, generator: str, seed: int) -> Candidate:
-    """Return a picture or text that was drawn as a candidate."""
+def candidate_of(item: np.ndarray | Clip | str, generator: str, seed: int) -> Candidate:
+    """Return a picture, clip or text that was drawn as a candidate; the bytes of both files are lossless."""
     if isinstance(item, str):
         return Candidate(text=item, generator=generator, seed=seed)
-    content = encode_png(item)
+    content = encode_clip(item) if isinstance(item, Clip) else encode_png(item)
     return Candidate(bytes=content, sha256=hashlib.sha256(content).hexdigest(), generator=generator, seed=seed)

@@ -1,4 +1,4 @@
-"""What is to be drawn: a value from which every picture or answer, its seed and its work unit follow."""
+"""What is to be drawn: a value from which every picture, clip or answer, its seed and its work unit follow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffpref.sampling import SamplerSettings, TextSettings
 __all__ = ["GenerationPlan", "Settings"]
 
 Settings: TypeAlias = SamplerSettings | TextSettings
-"""How candidates are drawn: pictures or answers."""
+"""How candidates are drawn: pictures and clips, or answers."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class GenerationPlan:
 
     Args:
         prompts: different texts; a record each.
-        candidates: pictures or answers of each prompt.
+        candidates: pictures, clips or answers of each prompt.
         seed: of the run.
         settings: how they are drawn; candidate k takes ``settings[k % len(settings)]``, so that guidance scales,
             for example, alternate within a record.
@@ -65,7 +65,7 @@ class GenerationPlan:
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures or answers there are in all."""
+        """How many pictures, clips or answers there are in all."""
         return len(self.prompts) * self.candidates
 
     def unit(self, number: int) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from diffpref.config import Model, Named, Section
 from diffpref.core.annotations import NonNegative, Positive, PositiveInt, Probability
 from diffpref.sampling import SamplerSettings, TextSettings
+
+if TYPE_CHECKING:
+    from diffpref.models import DenoiserFamily
 
 __all__ = ["GenerationRecipe"]
 
@@ -24,15 +27,19 @@ class GenerationRecipe(Section):
     model: Model
     prompts: Text | list[Text] = Field(
         description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
-        " words:SPLIT:COUNT (or START-STOP), or a list"
+        " shapes_moving:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT (or START-STOP), or a list"
     )
-    candidates: PositiveInt = Field(default=4, description="pictures or answers of each prompt")
+    candidates: PositiveInt = Field(default=4, description="pictures, clips or answers of each prompt")
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
     guidance_scales: list[NonNegative] = Field(
         default_factory=lambda: [5.0], min_length=1, description="taken in turn by the candidates; 1 = no guidance"
     )
     solver: Literal["ddim", "dpmpp_2m"] = Field(default="ddim", description="both are deterministic")
     resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
+    num_frames: PositiveInt | None = Field(default=None, description="frames of a clip; not given: the model's own")
+    fps: Positive | None = Field(
+        default=None, description="frames a second at which clips are shown; not given: the model's own"
+    )
     temperatures: list[NonNegative] = Field(
         default_factory=lambda: [1.0],
         min_length=1,
@@ -45,7 +52,7 @@ class GenerationRecipe(Section):
     chat: bool = Field(
         default=False, description="answers: put prompts into the tokenizer's chat template, as what the user says"
     )
-    batch_size: PositiveInt = Field(default=16, description="pictures or answers drawn at once")
+    batch_size: PositiveInt = Field(default=16, description="pictures, clips or answers drawn at once")
     unit_size: PositiveInt = Field(
         default=32, description="prompts of one part of the store; what an interruption costs at most"
     )
@@ -63,20 +70,25 @@ class GenerationRecipe(Section):
         # A required section that is absent would hide which of its values are required.
         return {"model": {}, **value} if isinstance(value, dict) else value
 
-    def settings(self, resolution: int) -> tuple[SamplerSettings, ...]:
-        """Return how pictures are drawn, one for each guidance scale.
+    def settings(self, family: DenoiserFamily) -> tuple[SamplerSettings, ...]:
+        """Return how pictures or clips are drawn, one for each guidance scale.
 
         Args:
-            resolution: of the model, taken where the recipe names none.
+            family: says size, frames and speed where the recipe does not.
+
+        Raises:
+            ConfigError: the recipe asks for frames of pictures, or for more than the family takes.
         """
         return tuple(
             SamplerSettings(
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=float(scale),
                 solver=self.solver,
-                resolution=self.resolution or resolution,
+                resolution=self.resolution,
                 batch_size=self.batch_size,
-            )
+                num_frames=self.num_frames,
+                fps=self.fps,
+            ).settled(family)
             for scale in self.guidance_scales
         )
 

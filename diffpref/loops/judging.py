@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from diffpref.config import Named, config_error, parse_yaml
-from diffpref.core.contracts import Media, Reward
+from diffpref.core.contracts import Reward
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.loops.opening import quiet_libraries
 
@@ -98,17 +98,11 @@ def load_rewards(
 
 
 def judges_and_facts(named: Sequence[Named], device: str) -> tuple[dict[str, Reward], Any]:
-    """Return the judges, and the facts of the shapes world where the oracle is among the names.
+    """Return the judges, and the facts of the shapes worlds where the oracle is among the names.
 
     The oracle's verdict is reported fact by fact, which says more than its count.
     """
+    from diffpref.rewards.oracle import shapes_facts
+
     judges = load_rewards(named, device)
-    return judges, _shapes_facts if judges.pop(ORACLE, None) is not None else None
-
-
-def _shapes_facts(media: Media, prompt: str) -> Mapping[str, bool]:
-    from diffpref.data import to_uint8
-    from diffpref.shapes.grammar import Caption
-    from diffpref.shapes.oracle import facts
-
-    return facts(to_uint8(media), Caption.parse(prompt))
+    return judges, shapes_facts if judges.pop(ORACLE, None) is not None else None

@@ -35,14 +35,15 @@ class LoopRecipe(Section):
     rounds: PositiveInt = Field(default=3, description="how many rounds")
     prompts: str | list[str] | None = Field(
         default=None,
-        description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT,"
-        " or a list; most loops take another part of them each round",
+        description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
+        " shapes_moving:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT, or a list; most loops take another part of them"
+        " each round",
     )
     data: Data | None = Field(default=None, description="records with answers, for loops that learn from data")
     sampling: dict[str, Any] = Field(
         default_factory=dict,
         description="how answers are drawn: max_new_tokens, temperature, top_p, top_k of texts; num_inference_steps,"
-        " guidance_scale, solver, resolution of pictures; batch_size of both",
+        " guidance_scale, solver, resolution of pictures and clips; num_frames, fps of clips; batch_size of all",
     )
     judge: Named | None = Field(default=None, description="a reward or judge: a name or {name: {path: PATH, ...}}")
     pair_scale: Positive | None = Field(

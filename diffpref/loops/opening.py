@@ -61,16 +61,15 @@ def load_model(model: Model, device: str) -> Any:
 
 
 def sampler_settings(recipe: GenerationRecipe, family: Any) -> tuple[Settings, ...]:
-    """Return how the candidates of a data set are drawn, pictures or answers as the family makes them."""
-    return recipe.text_settings() if family.likelihood == "tokens" else recipe.settings(family.native_resolution())
+    """Return how the candidates of a data set are drawn: pictures, clips or answers, as the family makes them."""
+    return recipe.text_settings() if family.likelihood == "tokens" else recipe.settings(family)
 
 
 def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     """Return a sampler over a family's network, in mixed precision where the config asks for it.
 
     Raises:
-        ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for; or the
-            family makes videos.
+        ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for.
     """
     from diffpref.models.precision import autocast
     from diffpref.models.roles import NetworkRole
@@ -79,15 +78,13 @@ def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     assert family.network is not None
     if isinstance(settings, TextSettings):
         return TextSampler(family.network, family.tokenizer, settings)
-    if family.samples != "images":
-        raise ConfigError(f"model.family: '{family.name}' makes {family.samples}, of which no data set is made yet")
     device = next(family.network.parameters()).device
     role = NetworkRole(family, family.network, partial(autocast, precision, device))
     return Sampler(family, role, settings)
 
 
 def fingerprint(family: Any, model: Model) -> str:
-    """Return which model draws: family, path, and a digest of everything in it that decides a picture or an answer."""
+    """Return which model draws: family, path, and a digest of everything in it that decides what it draws."""
     from diffpref.cache import component_digest
 
     if family.likelihood == "tokens":

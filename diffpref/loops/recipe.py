@@ -19,7 +19,9 @@ __all__ = ["AlignmentRecipe", "EvaluationSettings", "load_alignment"]
 class EvaluationSettings(Section):
     """Base against aligned, from the same prompts and seeds, drawn as the training pictures were."""
 
-    prompts: str | list[str] = Field(description="a file, shapes:SPLIT[:COUNT], or a list; none may be trained on")
+    prompts: str | list[str] = Field(
+        description="a file, shapes:SPLIT[:COUNT], shapes_moving:SPLIT[:COUNT], or a list; none may be trained on"
+    )
     seeds: PositiveInt = Field(default=1, description="pictures of each prompt and side")
     judges: list[Named] = Field(
         default_factory=list, description="rewards that did not label the training pairs: {name: {path: PATH}}"

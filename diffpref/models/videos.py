@@ -25,9 +25,12 @@ class VideoFamily(DenoiserFamily):
 
     Args:
         num_frames: of a clip where nobody says otherwise; 16, as in diffusers' pipelines.
+        fps: frames a second of a clip where nobody says otherwise; 8, so that 16 frames take two seconds. The
+            denoiser is not told.
     """
 
     num_frames: int = 16
+    fps: float = 8.0
 
     samples: ClassVar[str] = "videos"
     hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-video"}

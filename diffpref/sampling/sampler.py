@@ -8,8 +8,8 @@ picture does not depend, not even in its last bit, on what is drawn beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from torch import Tensor
 
 from diffpref.core.contracts import Conditioning, Role, Rows
 from diffpref.core.errors import ConfigError, suggest
+from diffpref.core.media import Clip, Media
 from diffpref.models.family import DenoiserFamily
 from diffpref.schedules import DiscreteSchedule, Schedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
 
 __all__ = ["OnStep", "Sampler", "SamplerSettings", "sample_latents", "sampling_path"]
 
 SOLVERS = ("ddim", "dpmpp_2m")
+MAX_FPS = 1000
+"""What files can say, which count milliseconds."""
 OnStep: TypeAlias = Callable[[int, Tensor, Tensor], Tensor]
 """Called after a step with its number, the (N,) timesteps that the network was told, and the latents after it; returns
 the latents to go on with."""
@@ -39,6 +42,7 @@ class SamplerSettings:
         resolution: pixels of the square picture; None takes the family's.
         batch_size: pictures per call.
         num_frames: of a video; None takes the family's.
+        fps: frames a second at which a video is shown; None takes the family's. No pixel depends on it.
     """
 
     num_inference_steps: int = 30
@@ -47,17 +51,38 @@ class SamplerSettings:
     resolution: int | None = None
     batch_size: int = 16
     num_frames: int | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1 or self.batch_size < 1:
             raise ConfigError("num_inference_steps and batch_size: must be at least 1")
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise ConfigError(f"fps: must be above 0 and at most {MAX_FPS}, got {self.fps:g}")
         if self.solver not in SOLVERS:
             raise ConfigError(
                 f"solver: must be one of {', '.join(SOLVERS)}, got '{self.solver}'{suggest(self.solver, SOLVERS)}"
             )
 
     def __str__(self) -> str:
-        return f"{self.solver}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
+        told = f"{self.solver}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
+        return told if self.num_frames is None else f"{told}, {self.num_frames} frames"
+
+    def settled(self, family: DenoiserFamily) -> SamplerSettings:
+        """Return the same with the family's size, frames and speed in place of what nobody has said.
+
+        Raises:
+            ConfigError: frames or a speed of pictures, or more frames than the family takes.
+        """
+        resolution = self.resolution or family.native_resolution()
+        if family.samples != "videos":
+            for name in ("num_frames", "fps"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"{name}: '{family.name}' makes images, which have none; leave it out")
+            return replace(self, resolution=resolution)
+        videos: Any = family
+        num_frames = videos.native_frames() if self.num_frames is None else self.num_frames
+        videos.check_frames(num_frames)
+        return replace(self, resolution=resolution, num_frames=num_frames, fps=self.fps or videos.fps)
 
 
 def sampling_path(schedule: Schedule, settings: SamplerSettings) -> tuple[Tensor, Tensor]:
@@ -151,12 +176,13 @@ class Sampler:
         settings: steps, guidance, size.
 
     Raises:
-        ConfigError: the family lacks a part, or the resolution is no multiple of a latent's side in pixels.
+        ConfigError: the family lacks a part, the resolution is no multiple of a latent's side in pixels, or the
+            settings ask for frames that the family does not make.
     """
 
     def __init__(self, family: DenoiserFamily, role: Role, settings: SamplerSettings) -> None:
-        self.family, self.role, self.settings = family, role, settings
-        self.resolution = settings.resolution or family.native_resolution()
+        self.family, self.role, self.settings = family, role, settings.settled(family)
+        self.resolution = int(self.settings.resolution or 0)
         if self.resolution % family.vae_factor():
             raise ConfigError(f"resolution: must be a multiple of {family.vae_factor()}, got {self.resolution}")
         self._unconditional = family.unconditional(self.resolution)
@@ -167,15 +193,15 @@ class Sampler:
         return torch.stack([torch.randn((1, *shape), generator=torch.Generator().manual_seed(s))[0] for s in seeds])
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Media]:
         """Draw a picture or a video for each prompt and seed.
 
         Returns:
-            N arrays (H, W, 3) uint8, of videos (F, H, W, 3).
+            N arrays (H, W, 3) uint8; of videos N `Clip` of (F, H, W, 3) uint8 frames and their speed.
         """
         if len(prompts) != len(seeds):
             raise ConfigError(f"a seed is needed for each prompt: got {len(prompts)} prompts and {len(seeds)} seeds")
-        pictures: list[np.ndarray] = []
+        drawn: list[np.ndarray] = []
         size = self.settings.batch_size
         for start in range(0, len(prompts), size):
             part = list(zip(prompts, seeds, strict=True))[start : start + size]
@@ -184,8 +210,9 @@ class Sampler:
             device = next(iter(conditioning.tensors.values())).device
             latents = self.initial_latents([s for _, s in padded]).to(device)
             latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
-            pictures.extend(self.decode(latents)[: len(part)])
-        return pictures
+            drawn.extend(self.decode(latents)[: len(part)])
+        fps = self.settings.fps
+        return drawn if fps is None else [Clip(frames, fps) for frames in drawn]
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return (N, H, W, 3) or (N, F, H, W, 3) uint8 pixels of clean latents."""

@@ -25,6 +25,7 @@ __all__ = [
     "NUM_FRAMES",
     "SIDE",
     "SPEEDS",
+    "SPLITS",
     "MovingCaption",
     "moving_captions",
     "render_clip",

@@ -188,15 +188,15 @@ def test_a_row_that_is_too_short_is_told(tmp_path):
         load_prompt_set(f"partiprompts={write(tmp_path / 'p.tsv', PARTI.replace(' a cat ', ' '))}")
 
 
-@pytest.mark.parametrize("word", ["shapes:unseen:7", "shapes:held_out:5-9", "words:unseen:4"])
+@pytest.mark.parametrize("word", ["shapes:unseen:7", "shapes:held_out:5-9", "shapes_moving:seen:4", "words:unseen:4"])
 def test_bundled_worlds_as_generation_reads_them(word):
     found = load_prompt_set(word)
     assert list(found.prompts) == load_prompts(word) and found.name == word and found.metadata is None
     assert found.sha256 == hashlib.sha256("\n".join(found.prompts).encode()).hexdigest()
-    if word.startswith("shapes"):
-        assert all(
-            label in prompt for prompt, (label,) in zip(found.prompts, found.categories["relation"], strict=True)
-        )
+    axes = {"shapes": ["relation"], "shapes_moving": ["direction", "speed"], "words": []}[word.partition(":")[0]]
+    assert list(found.categories) == axes
+    for axis in axes:
+        assert all(label in prompt for prompt, (label,) in zip(found.prompts, found.categories[axis], strict=True))
 
 
 def test_own_files_as_generation_reads_them(tmp_path):

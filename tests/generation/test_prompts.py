@@ -9,6 +9,7 @@ import pytest
 from diffpref.core.errors import DataError
 from diffpref.generation import load_prompts
 from diffpref.shapes.grammar import captions
+from diffpref.shapes.motion import moving_captions
 from diffpref.words import instructions
 
 
@@ -29,6 +30,15 @@ def test_ranges_of_the_shapes_world_do_not_overlap():
     assert load_prompts("shapes:held_out:20") == load_prompts("shapes:held_out")[:20] != held_out[:20]
 
 
+def test_ranges_of_the_moving_shapes_do_not_overlap():
+    whole = [str(caption) for caption in moving_captions("unseen")]
+    assert load_prompts("shapes_moving:unseen") == whole and len(whole) == 44
+    assert (
+        load_prompts("shapes_moving:unseen:3") == whole[:3] and load_prompts("shapes_moving:unseen:3-7") == whole[3:7]
+    )
+    assert not set(whole) & set(load_prompts("shapes_moving:seen"))
+
+
 def test_ranges_of_the_words_world_do_not_overlap():
     whole = [str(one) for one in instructions("unseen", 7)]
     assert load_prompts("words:unseen:3") == whole[:3] and load_prompts("words:unseen:3-7") == whole[3:]
@@ -43,6 +53,10 @@ def test_ranges_of_the_words_world_do_not_overlap():
         ("shapes:unseen:501", "captions 0-500"),
         ("shapes:unseen:7-3", "captions 0-500"),
         ("shapes:unseen:many", "expected shapes:SPLIT"),
+        ("shapes_moving:unsen", "did you mean 'unseen'"),
+        ("shapes_moving:unseen:45", "captions 0-44"),
+        ("shapes_moving", "no such file"),
+        ("shapes_moving:unseen:many", "expected shapes_moving:SPLIT"),
         ("words:unsen:3", "did you mean 'unseen'"),
         ("words:unseen", "expected words:SPLIT:COUNT"),
         ("words:unseen:7-3", "holds no prompts"),

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from tiny_encoders import save_clip, save_open_clip
 from diffpref import rewards
 from diffpref.core.contracts import Reward, RewardInfo
 from diffpref.core.errors import ConfigError, DataError, DiffprefError, ModelError, ShapeError
+from diffpref.core.media import Clip
 from diffpref.shapes.grammar import captions
+from diffpref.shapes.motion import DIRECTIONS, moving_captions, render_clip
+from diffpref.shapes.motion_oracle import MOTION_FACTS
 from diffpref.shapes.render import render
 from diffpref.words import instructions
 
@@ -212,8 +216,29 @@ def test_the_oracle_counts_the_facts_of_its_own_renders():
     assert rewards.load("oracle").info.range == (0.0, 6.0) and rewards.load("oracle").score([], []).shape == (0,)
 
 
+def test_the_oracle_reads_clips_of_the_moving_shapes_beside_pictures_of_the_still_ones():
+    moving, still = moving_captions("seen")[:6], captions("seen")[0]
+    clips = [Clip(render_clip(caption, np.random.default_rng(i)), 8) for i, caption in enumerate(moving)]
+    picture = render(still, np.random.default_rng(0))
+    oracle, sentences = rewards.load("oracle"), [*map(str, moving), str(still)]
+    assert oracle.score([*clips, picture], sentences).tolist() == [5.0] * 6 + [6.0]
+    assert oracle.info.takes("video") and oracle.info.takes("image") and not oracle.info.takes("text")
+    other = replace(moving[0], direction=next(d for d in DIRECTIONS if d != moving[0].direction))
+    assert oracle.score(clips[:1], [str(other)]).item() == 4.0
+    assert rewards.load("oracle", output="all").score(clips[:2], [str(other), sentences[1]]).tolist() == [0.0, 1.0]
+
+    told = oracle.score_aspects([clips[0], picture], [str(other), str(still)])
+    assert {name: told[name][0].item() for name in MOTION_FACTS} == {name: name != "direction" for name in MOTION_FACTS}
+    assert told["relation"].tolist()[1] == 1.0 and told["relation"].isnan().tolist() == [True, False]
+    assert told["dynamic_degree"][0] > 0.5 and told["steadiness"][0] == 1.0 and told["steadiness"][1].isnan()
+
+
 def test_the_oracle_refuses_what_it_cannot_read():
     oracle = rewards.load("oracle")
+    with pytest.raises(DataError, match="not a caption of the moving shapes"):
+        oracle.score([np.zeros((8, 32, 32, 3), dtype=np.uint8)], [str(captions("seen")[0])])
+    with pytest.raises(DataError, match="clips of 32 x 32 pixels and two frames or more, got"):
+        oracle.score([np.zeros((8, 64, 64, 3), dtype=np.uint8)], [str(moving_captions("seen")[0])])
     with pytest.raises(DataError, match="not a caption of the shapes world"):
         oracle.score(PICTURES[:1], ["a photo of a cat"])
     with pytest.raises(DataError, match="64 x 64"):

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from diffpref.core.errors import ConfigError
+from diffpref.core.media import Clip
 from diffpref.models import registry
 from diffpref.models.family import DenoiserFamily
 from diffpref.models.roles import NetworkRole
@@ -55,6 +56,10 @@ def stock(family: DenoiserFamily, output: str, steps: int, guidance: float) -> A
 
 def shape(family: DenoiserFamily, side: int) -> tuple[int, ...]:
     return (*([3] if family.unit_dims else []), side, side, 3)
+
+
+def pixels(drawn: Any) -> np.ndarray:
+    return drawn.frames if isinstance(drawn, Clip) else drawn
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
@@ -116,7 +121,7 @@ def test_latents_of_a_flow_are_the_stock_pipelines(shift: str, guidance: float, 
 
 
 def test_pictures_are_the_stock_pipelines(family: DenoiserFamily) -> None:
-    pictures = sampler(family, num_inference_steps=4, guidance_scale=3.0)(PROMPTS, SEEDS)
+    pictures = [pixels(one) for one in sampler(family, num_inference_steps=4, guidance_scale=3.0)(PROMPTS, SEEDS)]
     assert len(pictures) == 3
     for ours, theirs in zip(pictures, stock(family, "pil", 4, 3.0), strict=True):
         assert ours.shape == shape(family, 64) and ours.dtype == np.uint8
@@ -128,10 +133,10 @@ def test_pictures_are_the_stock_pipelines(family: DenoiserFamily) -> None:
 def test_a_picture_does_not_depend_on_its_companions(family: DenoiserFamily, guidance: float) -> None:
     draw = sampler(family, num_inference_steps=3, guidance_scale=guidance, batch_size=4)
     prompts, seeds = [f"{i} things" for i in range(6)], list(range(6))
-    together = draw(prompts, seeds)
-    backwards = draw(prompts[::-1], seeds[::-1])[::-1]
+    together = [pixels(one) for one in draw(prompts, seeds)]
+    backwards = [pixels(one) for one in draw(prompts[::-1], seeds[::-1])[::-1]]
     for i in range(6):
-        (alone,) = draw([prompts[i]], [seeds[i]])
+        alone = pixels(draw([prompts[i]], [seeds[i]])[0])
         assert np.array_equal(alone, together[i]) and np.array_equal(alone, backwards[i]), i
 
 
@@ -149,7 +154,7 @@ def test_a_latent_is_bit_equal_whatever_stands_in_the_other_rows(family: Denoise
 
 def test_seed_prompt_and_settings_all_matter(family: DenoiserFamily) -> None:
     def one(prompt: str, seed: int, **settings: Any) -> np.ndarray:
-        return sampler(family, **{"num_inference_steps": 2, "batch_size": 1, **settings})([prompt], [seed])[0]
+        return pixels(sampler(family, **{"num_inference_steps": 2, "batch_size": 1, **settings})([prompt], [seed])[0])
 
     start = one("a", 0)
     assert np.array_equal(one("a", 0), start)
@@ -167,16 +172,26 @@ def test_seed_prompt_and_settings_all_matter(family: DenoiserFamily) -> None:
 def test_the_resolution_is_the_families_unless_given(family: DenoiserFamily) -> None:
     assert sampler(family).resolution == family.native_resolution()
     (picture,) = sampler(family, resolution=32, num_inference_steps=1, batch_size=1)(["a"], [0])
-    assert picture.shape == shape(family, 32)
+    assert pixels(picture).shape == shape(family, 32)
 
 
 @pytest.mark.parametrize("name", ["unet3d", "animatediff", "animatediff_sdxl"])
 def test_a_video_has_as_many_frames_as_asked(name: str) -> None:
     family = MAKERS[name]()
     (clip,) = sampler(family, num_frames=5, num_inference_steps=1, batch_size=1)(["a"], [0])
-    assert clip.shape == (5, 64, 64, 3) and clip.dtype == np.uint8
+    assert clip.frames.shape == (5, 64, 64, 3) and clip.frames.dtype == np.uint8 and clip.fps == 8
     noise = torch.randn((1, 4, 5, 8, 8), generator=torch.Generator().manual_seed(9))
     assert torch.equal(sampler(family, num_frames=5).initial_latents([4, 9])[1:], noise)
+
+
+@pytest.mark.parametrize("name", ["unet3d", "animatediff"])
+def test_the_speed_of_a_video_changes_no_pixel(name: str) -> None:
+    family = MAKERS[name]()
+    options = {"num_inference_steps": 1, "batch_size": 1}
+    (fast,), (usual,) = (sampler(family, **options, **told)(["a"], [0]) for told in ({"fps": 24}, {}))
+    assert (fast.fps, usual.fps) == (24, family.fps) and np.array_equal(fast.frames, usual.frames)  # type: ignore[attr-defined]
+    settled = SamplerSettings(resolution=32).settled(family)
+    assert (settled.resolution, settled.num_frames, settled.fps) == (32, 3, 8) and str(settled).endswith("3 frames")
 
 
 def test_nothing_asked_is_nothing_drawn(family: DenoiserFamily) -> None:
@@ -203,6 +218,10 @@ def test_mistakes_are_refused() -> None:
     family = MAKERS["sd"]()
     with pytest.raises(ConfigError, match="num_frames: 'sd' makes images, which have none; leave it out"):
         sampler(family, num_frames=3)(["a"], [0])
+    with pytest.raises(ConfigError, match="fps: 'sd' makes images, which have none; leave it out"):
+        sampler(family, fps=8)
+    with pytest.raises(ConfigError, match="fps: must be above 0 and at most 1000, got 0"):
+        SamplerSettings(fps=0)
     with pytest.raises(ConfigError, match="num_frames: 'animatediff' from tiny takes clips of 1 to 8 frames, got 9"):
         sampler(MAKERS["animatediff"](), num_frames=9)(["a"], [0])
     with pytest.raises(ConfigError, match="num_frames: 'unet3d' from tiny takes clips of at least 1 frame, got 0"):

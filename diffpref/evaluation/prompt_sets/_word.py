@@ -14,6 +14,7 @@ from diffpref.evaluation.prompt_sets._prompt_set import PromptSet
 from diffpref.evaluation.prompt_sets._published import registry
 from diffpref.evaluation.prompt_sets._shapes import NAME, shapes_geneval
 from diffpref.shapes.grammar import Caption
+from diffpref.shapes.motion import MovingCaption
 
 __all__ = ["load_prompt_set"]
 
@@ -29,7 +30,7 @@ def load_prompt_set(word: str) -> PromptSet:
             ``shapes_geneval`` or ``shapes_geneval:COUNT``: the bundled set of GenEval type; or anything that
             `diffpref.data.load_prompts` reads: a text file, a ``.jsonl`` file (whose other fields become metadata, and
             those of `AXES` categories), ``shapes:SPLIT[:COUNT | :START-STOP]`` (with the relation as category),
-            ``words:SPLIT:COUNT``.
+            ``shapes_moving:SPLIT[:COUNT | :START-STOP]`` (with direction and speed), ``words:SPLIT:COUNT``.
 
     Raises:
         ConfigError: no set of that name.
@@ -39,7 +40,7 @@ def load_prompt_set(word: str) -> PromptSet:
     >>> load_prompt_set("shapes:unseen:3").prompts[0]
     'a red square left of a green circle'
     """
-    if Path(word).is_file() or word.startswith(("shapes:", "words:")):
+    if Path(word).is_file() or word.startswith(("shapes:", "shapes_moving:", "words:")):
         return _plain(word)
     if word == NAME or word.startswith(f"{NAME}:"):
         return shapes_geneval(word)
@@ -56,8 +57,8 @@ def load_prompt_set(word: str) -> PromptSet:
         raise ConfigError(f"unknown prompt set '{name}'{hint} known: {', '.join(known)}")
     raise DataError(
         f"prompts '{word}': {'is a folder' if Path(word).is_dir() else 'no such file or set'}{hint} expected a text"
-        f" file, a .jsonl file, shapes:SPLIT[:COUNT], words:SPLIT:COUNT, {NAME}, or NAME=PATH with one of"
-        f" {', '.join(registry.names())}"
+        f" file, a .jsonl file, shapes:SPLIT[:COUNT], shapes_moving:SPLIT[:COUNT], words:SPLIT:COUNT, {NAME}, or"
+        f" NAME=PATH with one of {', '.join(registry.names())}"
     )
 
 
@@ -77,6 +78,9 @@ def _plain(word: str) -> PromptSet:
     axes = {}
     if word.startswith("shapes:"):
         axes["relation"] = tuple((Caption.parse(prompt).relation,) for prompt in prompts)
+    if word.startswith("shapes_moving:"):
+        moving = [MovingCaption.parse(prompt) for prompt in prompts]
+        axes |= {axis: tuple((getattr(one, axis),) for one in moving) for axis in ("direction", "speed")}
     digest = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
     return PromptSet(word, digest, prompts, axes, source=word, licence="Apache-2.0")
 
