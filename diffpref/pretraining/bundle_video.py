@@ -91,7 +91,7 @@ def draw_clips(
     sampler = Sampler(family, NetworkRole(family, family.network), settings)
     seeds = [hash_key(seed, "clip", split, number) for number in range(len(shown))]
     drawn = sampler([str(caption) for caption in shown], seeds)
-    return ReadClips([getattr(clip, "frames", clip) for clip in drawn], shown)
+    return ReadClips([clip.frames for clip in drawn], shown)
 
 
 @torch.no_grad()
