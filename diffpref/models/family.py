@@ -83,7 +83,7 @@ class DenoiserFamily(PipelineFamily):
     schedule: Schedule
     scheduler_config: Mapping[str, Any]
     network: Network = None
-    vae: AutoencoderKL | None = None
+    vae: Any = None
     texts: tuple[TextEncoder, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -92,10 +92,13 @@ class DenoiserFamily(PipelineFamily):
 
     likelihood: ClassVar[str] = "denoising"
     samples: ClassVar[str] = "images"
+    vae_class: ClassVar[type[Any]] = AutoencoderKL
     text_parts: ClassVar[Mapping[str, tuple[type[Any], type[Any]]]]
     added_embedding: ClassVar[str | None] = None
     optional_texts: ClassVar[frozenset[str]] = frozenset()
     """Text parts that a checkpoint may lack without saying so."""
+    takes_opening: ClassVar[bool] = False
+    """Whether the denoiser is told a picture: the one that belongs to the prompt, else the first frame."""
     size_tensors: ClassVar[frozenset[str]] = frozenset()
     """Conditioning that tells sizes and not what the prompt says: it stays where the prompt is dropped."""
     lora_targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0")
@@ -142,7 +145,7 @@ class DenoiserFamily(PipelineFamily):
             network = load_component(cls.network_class, folder, cls.network_part, dtype=dtype, **options)
             family.network = freeze(network)
         if "vae" in parts:
-            family.vae = freeze(load_component(AutoencoderKL, folder, "vae", dtype=torch.float32, **options))
+            family.vae = freeze(load_component(cls.vae_class, folder, "vae", dtype=torch.float32, **options))
         if "text" in parts:
             present = [name for name in cls.text_parts if cls._has_text(settings, name)]
             family.texts = tuple(cls._load_text(folder, name, dtype=dtype, **options) for name in present)
@@ -183,7 +186,7 @@ class DenoiserFamily(PipelineFamily):
 
     def to(self, device: torch.device | str) -> DenoiserFamily:
         """Move every loaded part to a device."""
-        for module in (self.network, self.vae, *(text.model for text in self.texts)):
+        for module in (self.network, self.vae, *self.encoders):
             if module is not None:
                 module.to(device)
         return self
@@ -230,6 +233,28 @@ class DenoiserFamily(PipelineFamily):
         """
         return {}
 
+    @property
+    def encoders(self) -> tuple[Network, ...]:
+        """What `encode_prompt` and `encode_opening` ask besides the VAE."""
+        return tuple(text.model for text in self.texts)
+
+    def encode_opening(self, images: Tensor, resolution: int, noise: Tensor | None = None) -> Tensors:
+        """Return what the denoiser is told of a picture, rows by name; for families that say `takes_opening`.
+
+        The rows are added to those of the prompt, the same for all candidates of a record. Where a prompt is dropped
+        they are zeros, unless `size_tensors` names them.
+
+        Args:
+            images: (N, 3, R, R) in [-1, 1].
+            resolution: R, pixels.
+            noise: (N, 3, R, R) standard normal, of which some pipelines add a little; None: a function of the picture.
+        """
+        return {}
+
+    def opening_noise(self, resolution: int, generator: torch.Generator) -> Tensor | None:
+        """Return the noise (3, R, R) that the stock pipeline draws for a picture, None where it draws none."""
+        return None
+
     @torch.no_grad()
     def encode_media(self, images: Tensor) -> Latents:
         """Encode (N, 3, H, W) images in [-1, 1]; the scaling is read from the VAE's config.
@@ -242,7 +267,7 @@ class DenoiserFamily(PipelineFamily):
             raise ShapeError(
                 f"'{self.name}' encodes images (N, 3, H, W), got {tuple(images.shape)}; videos need a family of videos"
             )
-        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
+        shift, scale = self._scaling(vae)
         parts = [
             vae.encode(part.to(vae.device, torch.float32)).latent_dist
             for part in images.split(self._media_rows(images.shape[-2:].numel()))
@@ -254,10 +279,14 @@ class DenoiserFamily(PipelineFamily):
     def decode_media(self, latents: Tensor) -> Tensor:
         """Decode (N, C, H, W) latents to images (N, 3, H, W) in [-1, 1], clamped."""
         vae = self._needed("vae", self.vae)
-        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
+        shift, scale = self._scaling(vae)
         rows = self._media_rows(latents.shape[-2:].numel() * self.vae_factor() ** 2)
         parts = [vae.decode(part.to(vae.device, torch.float32) / scale + shift).sample for part in latents.split(rows)]
         return torch.cat(parts).clamp(-1, 1)
+
+    @staticmethod
+    def _scaling(vae: Network) -> tuple[float, float]:
+        return vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
 
     @staticmethod
     def _media_rows(pixels: int) -> int:
@@ -340,6 +369,14 @@ class DenoiserFamily(PipelineFamily):
         network = self._needed("network", self.network)
         side = resolution // self.vae_factor()
         return network.config.in_channels, side, side
+
+    def initial_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return standard normal latents of a shape, drawn as the stock pipeline draws its first ones."""
+        return torch.randn((1, *shape), generator=generator)[0]
+
+    def guidance(self, scale: float, latents: Tensor) -> float | Tensor:
+        """Return what the difference of the told and the untold prediction is multiplied by."""
+        return scale
 
     @staticmethod
     def blocks(network: Network) -> list[nn.Module]:

@@ -13,11 +13,13 @@ from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 
 from diffpref.core.contracts import Tensors
 from diffpref.core.errors import ModelError
+from diffpref.models.adapters import POLICY
 from diffpref.models.base import ModelFamily, Network
 from diffpref.models.loading import freeze, load_component
+from diffpref.models.peft_files import add_adapter, fold, read_adapter, save_adapter
 from diffpref.models.sharding import whole_network
 
-__all__ = ["PipelineFamily"]
+__all__ = ["PeftLeaving", "PipelineFamily"]
 
 
 class PipelineFamily(ModelFamily):
@@ -99,3 +101,38 @@ class PipelineFamily(ModelFamily):
         if not known:
             raise ModelError(f"model.path: {self.path} names the scheduler '{name}', which diffusers does not have")
         return kind.from_config({k: v for k, v in self.scheduler_config.items() if not k.startswith("_")})
+
+
+class PeftLeaving(PipelineFamily):
+    """For networks to which diffusers gives no LoRAs: theirs are in PEFT's own files."""
+
+    def add_lora(self, network: Network, config: Any, name: str) -> None:
+        add_adapter(network, config, name)
+
+    def read_lora(self, network: Network, path: str, name: str) -> int:
+        return read_adapter(network, path, name)
+
+    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
+        save_adapter(folder, state, settings, self.path, None)
+
+    def apply(self, path: str, lora: bool) -> None:
+        if lora:
+            self.read_lora(self.network, path, POLICY)
+            return
+        super().apply(path, lora)
+
+    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
+        if lora:
+            fold(self.network)
+        super().save_whole(folder, dtype, lora=False)
+
+    @classmethod
+    def usage(cls, load: str, folder: str) -> str:
+        if folder != "lora":
+            return super().usage(load, folder)
+        pipeline, part = cls.pipeline_class.__name__, cls.network_part
+        return (
+            f"from diffusers import {pipeline}\nfrom peft import PeftModel\n\n"
+            f"pipe = {pipeline}.from_pretrained({load})\n"
+            f'pipe.{part} = PeftModel.from_pretrained(pipe.{part}, "{folder}").merge_and_unload()'
+        )

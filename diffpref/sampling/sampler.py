@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Conditioning, Role, Rows
+from diffpref.core.contracts import Conditioning, Media, Role, Rows
 from diffpref.core.errors import ConfigError, suggest
-from diffpref.core.media import Clip, Media
+from diffpref.core.media import Clip
+from diffpref.data.images import image_tensor
 from diffpref.models.family import DenoiserFamily
 from diffpref.schedules import DiscreteSchedule, Schedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
 
@@ -146,7 +147,7 @@ def sample_latents(
         prediction = role(Rows("denoising", inputs, rows_conditioning, groups={}))["prediction"].float()
         if guided:
             without, told = prediction.chunk(2)
-            prediction = without + settings.guidance_scale * (told - without)
+            prediction = without + family.guidance(settings.guidance_scale, latents) * (told - without)
         if settings.solver == "ddim":
             moved = ddim_step(schedule, prediction, latents, now, after)
         else:
@@ -190,27 +191,50 @@ class Sampler:
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
         """Return (N, C, H, W) or (N, C, F, H, W) float32 standard normal latents, one generator a seed, on the CPU."""
         shape = self.family.latent_shape(self.resolution, self.settings.num_frames)
-        return torch.stack([torch.randn((1, *shape), generator=torch.Generator().manual_seed(s))[0] for s in seeds])
+        return torch.stack([self.family.initial_noise(shape, torch.Generator().manual_seed(s)) for s in seeds])
+
+    def _told(self, prompts: Sequence[str], seeds: Sequence[int], openings: Sequence[Media] | None) -> Conditioning:
+        """Return a row for each prompt, and for the picture that its clip is to begin with where there is one."""
+        conditioning = self.family.encode_prompt(prompts, self.resolution)
+        if openings is None:
+            return conditioning
+        images = torch.stack([image_tensor(picture, self.resolution).pixels for picture in openings])
+        drawn = [self.family.opening_noise(self.resolution, torch.Generator().manual_seed(s)) for s in seeds]
+        noise = torch.stack([one for one in drawn if one is not None]) if drawn[0] is not None else None
+        return conditioning.replace(self.family.encode_opening(images, self.resolution, noise))
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Media]:
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], openings: Sequence[Media] | None = None
+    ) -> list[Media]:
         """Draw a picture or a video for each prompt and seed.
+
+        Args:
+            prompts: N texts.
+            seeds: N, of the first latents.
+            openings: N pictures that clips are to begin with, of families that are told one; cut to squares.
 
         Returns:
             N arrays (H, W, 3) uint8; of videos N `Clip` of (F, H, W, 3) uint8 frames and their speed.
+
+        Raises:
+            ConfigError: prompts and seeds differ in number, or pictures are missing or not asked for.
         """
         if len(prompts) != len(seeds):
             raise ConfigError(f"a seed is needed for each prompt: got {len(prompts)} prompts and {len(seeds)} seeds")
+        self._check_openings(prompts, openings)
         drawn: list[np.ndarray] = []
         size = self.settings.batch_size
         for start in range(0, len(prompts), size):
-            part = list(zip(prompts, seeds, strict=True))[start : start + size]
-            padded = part + [part[-1]] * (size - len(part))
-            conditioning = self.family.encode_prompt([p for p, _ in padded], self.resolution)
+            numbers = list(range(start, min(start + size, len(prompts))))
+            padded = numbers + [numbers[-1]] * (size - len(numbers))
+            own = [seeds[n] for n in padded]
+            shown = None if openings is None else [openings[n] for n in padded]
+            conditioning = self._told([prompts[n] for n in padded], own, shown)
             device = next(iter(conditioning.tensors.values())).device
-            latents = self.initial_latents([s for _, s in padded]).to(device)
+            latents = self.initial_latents(own).to(device)
             latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
-            drawn.extend(self.decode(latents)[: len(part)])
+            drawn.extend(self.decode(latents)[: len(numbers)])
         fps = self.settings.fps
         return drawn if fps is None else [Clip(frames, fps) for frames in drawn]
 
@@ -218,3 +242,12 @@ class Sampler:
         """Return (N, H, W, 3) or (N, F, H, W, 3) uint8 pixels of clean latents."""
         images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
         return images.movedim(-3, -1).cpu().numpy()
+
+    def _check_openings(self, prompts: Sequence[str], openings: Sequence[Media] | None) -> None:
+        name = self.family.name
+        if openings is None and self.family.takes_opening:
+            raise ConfigError(f"'{name}' animates pictures: give openings, a picture for each prompt")
+        if openings is not None and not self.family.takes_opening:
+            raise ConfigError(f"openings: '{name}' begins with no picture; leave them out, or take 'svd'")
+        if openings is not None and len(openings) != len(prompts):
+            raise ConfigError(f"openings: one for each of {len(prompts)} prompts, got {len(openings)}")

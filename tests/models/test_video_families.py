@@ -40,8 +40,10 @@ def pairs(family: VideoFamily, size: int = 2) -> Rows:
     generator, shape = torch.Generator().manual_seed(0), family.latent_shape(64)
     clean = torch.randn((2 * size, *shape), generator=generator)
     noise = torch.randn((size, *shape), generator=generator).repeat(2, 1, 1, 1, 1)
-    timesteps = torch.tensor([20, 500, 999][:size]).repeat(2)
+    timesteps = family.sample_timesteps(torch.tensor([0.02, 0.5, 0.999][:size], dtype=torch.float64)).repeat(2)
     told = family.encode_prompt([f"caption {i}" for i in range(size)], 64)
+    if family.takes_opening:
+        told = told.replace(family.encode_opening(torch.rand((size, 3, 64, 64), generator=generator) * 2 - 1, 64))
     inputs = {
         "noisy": family.add_noise(clean, noise, timesteps),
         "timesteps": timesteps,
@@ -181,7 +183,7 @@ def test_plain_libraries_reproduce_a_trained_lora(family: VideoFamily, tmp_path:
     told: dict[str, Any] = {}
     code = family.usage(f'"{tmp_path / "base"}"', "lora").replace('"lora"', f'"{tmp_path / "lora"}"')
     exec(code, told)  # what the model card tells
-    torch.testing.assert_close(ask(family, told["pipe"].unet.eval()), ours, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ask(family, told["pipe"].unet.eval()), ours, rtol=0, atol=2e-6)  # merging rounds
 
     again: Any = load_family(family.name, str(tmp_path / "base"))
     how = registry.get("lora")(rank=4, start=str(tmp_path / "lora"))
@@ -246,7 +248,7 @@ def test_a_loaded_checkpoint_makes_sixteen_frames_or_what_its_motion_modules_all
 ) -> None:
     family.pipeline().save_pretrained(tmp_path)
     loaded = load_family(family.name, str(tmp_path), parts=("network", "vae"))
-    count = 16 if family.max_frames is None else 8
+    count = family.max_frames or family.config.get("num_frames", 16)
     assert loaded.native_frames() == count and loaded.latent_shape(64) == (4, count, 8, 8)
 
 

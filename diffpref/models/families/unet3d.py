@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import MethodType
 from typing import Any, ClassVar
 
@@ -13,12 +12,11 @@ from diffusers import TextToVideoSDPipeline, UNet3DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from diffpref.core.contracts import Conditioning, Tensors
+from diffpref.core.contracts import Conditioning
 from diffpref.models import registry
-from diffpref.models.adapters import POLICY
 from diffpref.models.family import Network, TextEncoder
 from diffpref.models.gates import recompute
-from diffpref.models.peft_files import add_adapter, fold, read_adapter, save_adapter
+from diffpref.models.leaving import PeftLeaving
 from diffpref.models.tiny import tiny_clip_text
 from diffpref.models.videos import VideoFamily
 
@@ -26,7 +24,7 @@ __all__ = ["UNet3D"]
 
 
 @registry.register("unet3d")
-class UNet3D(VideoFamily):
+class UNet3D(PeftLeaving, VideoFamily):
     """Conditioning: ``prompt_embeds`` (N, T, D), the text encoder's last hidden state; the network tells every frame.
 
     diffusers gives this network neither LoRAs nor recomputation. A LoRA is therefore in PEFT's own files, which
@@ -69,36 +67,6 @@ class UNet3D(VideoFamily):
             block.__dict__.pop("forward", None)
             if level and not (level == "every_second" and number % 2):
                 block.forward = MethodType(_recomputed, block)
-
-    def add_lora(self, network: Network, config: Any, name: str) -> None:
-        add_adapter(network, config, name)
-
-    def read_lora(self, network: Network, path: str, name: str) -> int:
-        return read_adapter(network, path, name)
-
-    def save_lora(self, folder: Path, state: Tensors, settings: Mapping[str, Any]) -> None:
-        save_adapter(folder, state, settings, self.path, None)
-
-    def apply(self, path: str, lora: bool) -> None:
-        if lora:
-            self.read_lora(self.network, path, POLICY)
-            return
-        super().apply(path, lora)
-
-    def save_whole(self, folder: Path, dtype: torch.dtype, lora: bool) -> None:
-        if lora:
-            fold(self.network)
-        super().save_whole(folder, dtype, lora=False)
-
-    @classmethod
-    def usage(cls, load: str, folder: str) -> str:
-        if folder != "lora":
-            return super().usage(load, folder)
-        return (
-            "from diffusers import TextToVideoSDPipeline\nfrom peft import PeftModel\n\n"
-            f"pipe = TextToVideoSDPipeline.from_pretrained({load})\n"
-            f'pipe.unet = PeftModel.from_pretrained(pipe.unet, "{folder}").merge_and_unload()'
-        )
 
     def pipeline(self, network: Network | None = None) -> TextToVideoSDPipeline:
         (encoder,) = self._needed("text", self.texts)
