@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """Fill the cache that a recipe's training reads, then say how much was there."""
     parser = Parser(
         prog="diffpref cache",
-        description="Encode the images and captions of a store with the VAE and the text encoders of a recipe's model.",
+        description="Encode images or clips, and captions, with the VAE and the text encoders of a recipe's model.",
     )
     parser.add_argument("store", metavar="STORE", help="folder of a store, or a plain table of pairs")
     parser.add_argument("--recipe", required=True, metavar="RECIPE", help="a file or a bundled name, as for training")
@@ -55,41 +55,40 @@ def main(argv: Sequence[str]) -> int:
 
     if families.get(recipe.model.family).likelihood != "denoising":
         raise ConfigError("texts are tokenised before the first step: there is nothing to cache; --bank fills a bank")
-    from diffpref.cache import EncodedCache
     from diffpref.core.randomness import Random
     from diffpref.data import open_records
-    from diffpref.models import open_family
-    from diffpref.training.encoders.denoising import framing_of
+    from diffpref.training.encoders.denoising import framing_of, open_cache
 
     quiet_libraries()
     start = time.perf_counter()
     records = open_records(arguments.store, columns=recipe.data.columns, on_bad_shard=recipe.data.on_bad_shard)
-    encoders = open_family(recipe.model, "vae", "text").to(pick_device(arguments.device))
+    cache = open_cache(recipe, pick_device(arguments.device))
     folder = Path(recipe.data.cache or Path(recipe.output) / "cache")
-    resolution = recipe.data.resolution or encoders.native_resolution()
-    cache = EncodedCache(folder, encoders, resolution)
-    counts = {"images": 0, "new_images": 0, "captions": 0, "new_captions": 0}
+    kind = "images" if cache.cut is None else "clips"
+    counts = {kind: 0, f"new_{kind}": 0, "captions": 0, "new_captions": 0}
     captions = {""}  # caption dropout trains on the empty one
     framing, random = framing_of(recipe.data), Random(recipe.seed)
     framed = ((c, v) for record in records for v in framing.views(record.id, random) for c in record.candidates)
     for part in _chunks(framed, CHUNK):
         pictures = [(c, view) for c, view in part if c.bytes is not None or c.path is not None]
-        counts["images"] += len(pictures)
-        counts["new_images"] += cache.encode_images(*zip(*pictures, strict=True)) if pictures else 0
+        counts[kind] += len(pictures)
+        counts[f"new_{kind}"] += cache.encode_media(*zip(*pictures, strict=True)) if pictures else 0
         captions.update(caption.text for candidate, _ in part for caption in candidate.captions)
     captions.update(record.prompt for record in records)
     counts["captions"], counts["new_captions"] = len(captions), cache.encode_captions(sorted(captions))
-    if not counts["images"]:
-        raise ConfigError(f"{arguments.store}: holds no pictures to encode")
+    if not counts[kind]:
+        raise ConfigError(f"{arguments.store}: holds no {'pictures' if kind == 'images' else kind} to encode")
 
     seconds = time.perf_counter() - start
     if arguments.json:
-        print(json.dumps({"cache": str(folder), "resolution": resolution, **counts, "seconds": seconds}, indent=1))
+        told = {"cache": str(folder), "resolution": cache.resolution, **counts, "seconds": seconds}
+        print(json.dumps(told, indent=1))
         return 0
-    print(f"{folder}: {resolution} x {resolution} pixels, {seconds:.1f} seconds")
-    for kind in ("images", "captions"):
-        new = counts[f"new_{kind}"]
-        print(f"  {kind}: {new:,} encoded, {counts[kind] - new:,} already there")
+    frames = "" if cache.cut is None else f", {cache.cut.num_frames} frames"
+    print(f"{folder}: {cache.resolution} x {cache.resolution} pixels{frames}, {seconds:.1f} seconds")
+    for name in (kind, "captions"):
+        new = counts[f"new_{name}"]
+        print(f"  {name}: {new:,} encoded, {counts[name] - new:,} already there")
     return 0
 
 

@@ -195,7 +195,20 @@ class Data(Section):
         default=False, description="show images mirrored half of the time; not where captions tell left from right"
     )
     random_crop: bool = Field(default=False, description="cut the square anywhere, not in the centre")
-    views: PositiveInt = Field(default=4, description="with random_crop: different crops of each image, encoded once")
+    views: PositiveInt = Field(
+        default=4, description="with random_crop or random_start: different cuts of each image or clip, encoded once"
+    )
+    num_frames: PositiveInt | None = Field(
+        default=None, description="of clips: frames that are shown; not given: as many as the family usually makes"
+    )
+    frame_stride: PositiveInt = Field(default=1, description="of clips: every so-many-th frame is shown")
+    fps: Positive | None = Field(
+        default=None,
+        description="of clips: frames a second of what is shown, instead of frame_stride; clips must tell their own",
+    )
+    random_start: bool = Field(
+        default=False, description="of clips: begin anywhere in time, not so that the middle is shown"
+    )
     size_conditioning: Literal["constant", "original"] = Field(
         default="constant",
         description="what SDXL is told of sizes: constant: every image as large as the resolution and uncropped;"
@@ -243,6 +256,12 @@ class Data(Section):
             raise ValueError(f"calibration: is of one score; name it in score, got {self.score!r}")
         if self.calibration is not None and self.score_scale != 1.0:
             raise ValueError("calibration: gives score_scale; leave that out")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_frames(self) -> Data:
+        if self.fps is not None and self.frame_stride != 1:
+            raise ValueError(f"frame_stride: goes without fps, which says the same; got {self.frame_stride}")
         return self
 
 

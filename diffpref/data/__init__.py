@@ -17,13 +17,14 @@ from diffpref.data.sampler import KeyedSampler
 from diffpref.data.scores import score_of
 from diffpref.data.sources import index_source, open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
-from diffpref.data.views import CENTRE, Framing, View
+from diffpref.data.views import CENTRE, ClipCut, Framing, View
 
 __all__ = [
     "ATTACHED",
     "CENTRE",
     "COMPANIONS",
     "VIEWS",
+    "ClipCut",
     "Combined",
     "Framed",
     "Framing",

@@ -1,23 +1,43 @@
-"""Candidates as values: texts, pictures, and clips, which are the frames of an animated picture."""
+"""Candidates as values: texts, pictures, and clips, whatever their files are."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from diffpref.core.contracts import Candidate
 from diffpref.core.errors import DataError
 from diffpref.core.media import Clip, Media
-from diffpref.data.images import FORMATS, MAX_BYTES, decode_image, to_rgb
+from diffpref.data.footage import Footage, open_animation, open_footage, pack_folder
+from diffpref.data.images import decode_image, file_bytes
+from diffpref.data.views import CENTRE, ClipCut, View
 
-__all__ = ["candidate_bytes", "encode_clip", "read_clip", "read_frames", "read_media", "spaced"]
+__all__ = [
+    "Check",
+    "candidate_bytes",
+    "candidate_digest",
+    "candidate_source",
+    "check_clip",
+    "check_media",
+    "check_picture",
+    "cut_clip",
+    "encode_clip",
+    "read_clip",
+    "read_frames",
+    "read_media",
+    "spaced",
+]
 
 LONGEST_SIDE = 2**14 - 1  # of WebP
 LONGEST_SHOWN = 2**24 - 1  # milliseconds of a frame of WebP
+Check = Callable[[Candidate, str], None]
+"""Refuses a candidate with a `DataError`; the second argument is its name for the message."""
 
 
 def encode_clip(clip: Clip) -> bytes:
@@ -64,22 +84,50 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
 
 
+def candidate_source(candidate: Candidate, name: str = "a candidate") -> bytes | str:
+    """Return the content of a candidate, or the path of its file or of its folder of frames.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if candidate.bytes is not None:
+        return candidate.bytes
+    if not candidate.path:
+        raise DataError(f"{name}: has neither bytes nor a path; expected a picture or a clip")
+    return candidate.path
+
+
 def candidate_bytes(candidate: Candidate) -> bytes:
-    """Return the encoded bytes of a picture or clip.
+    """Return the encoded bytes of a picture or clip; of a folder of frames, the clip that they are packed into.
 
     Raises:
         DataError: there are none, or the file cannot be read.
     """
-    if candidate.bytes is not None:
-        return candidate.bytes
-    if candidate.path is None:
-        raise DataError("a candidate has neither bytes nor a path; expected a picture or a clip")
+    source = candidate_source(candidate)
+    if isinstance(source, bytes):
+        return source
     try:
-        if Path(candidate.path).stat().st_size > MAX_BYTES:
-            raise DataError(f"{candidate.path}: more than the {MAX_BYTES:,} bytes allowed")
-        return Path(candidate.path).read_bytes()
+        return pack_folder(Path(source)) if Path(source).is_dir() else Path(source).read_bytes()
     except OSError as error:
-        raise DataError(f"{candidate.path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+
+
+def candidate_digest(candidate: Candidate) -> str:
+    """Return the sha256 of a candidate's encoded bytes.
+
+    Raises:
+        DataError: there are none, or the file cannot be read.
+    """
+    if candidate.sha256:
+        return candidate.sha256
+    source = candidate_source(candidate)
+    if isinstance(source, bytes) or Path(source).is_dir():
+        return hashlib.sha256(candidate_bytes(candidate)).hexdigest()
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
 
 
 def spaced(length: int, count: int) -> list[int]:
@@ -93,45 +141,51 @@ def spaced(length: int, count: int) -> list[int]:
     return [round(k * (length - 1) / (count - 1)) for k in range(count)]
 
 
+def _footage(candidate: Candidate, name: str) -> Footage:
+    name = name or candidate.path or "a candidate"
+    return open_footage(candidate_source(candidate, name), name=name)
+
+
 def read_frames(candidate: Candidate, count: int | None) -> list[Image.Image]:
     """Return frames of a candidate, RGB.
 
     Args:
-        candidate: a picture, or an animation (GIF, WebP, APNG).
-        count: frames, evenly spaced; a picture is shown as often. None: the first frame alone.
+        candidate: a picture or a clip.
+        count: frames, evenly spaced; a picture is shown as often. None: the picture, or an animation's first frame.
 
     Raises:
         DataError: as `diffpref.data.decode_image`.
     """
-    data, name = candidate_bytes(candidate), candidate.path or "a candidate"
-    first = decode_image(data, name=name)
+    name = candidate.path or "a candidate"
     if count is None:
-        return [first]
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        wanted = spaced(getattr(image, "n_frames", 1), count)
-        frames = {n: to_rgb(f.copy(), name=name) for n, f in enumerate(ImageSequence.Iterator(image)) if n in wanted}
-    return [frames[number] for number in wanted]
+        return [decode_image(candidate_source(candidate), name=name)]
+    found = _footage(candidate, name)
+    return [Image.fromarray(frame) for frame in found.read(spaced(found.length, count))]
 
 
 def read_clip(candidate: Candidate, *, name: str = "") -> Clip:
     """Return every frame of a candidate, (F, H, W, 3) uint8, at its own speed; a picture has one frame and no speed.
 
     Args:
-        candidate: a picture, or an animation (GIF, WebP, APNG).
+        candidate: a picture or a clip: an animation (GIF, WebP, APNG), a video file, an array, frames.
         name: for messages; not given: its path.
 
     Raises:
-        DataError: as `diffpref.data.decode_image`.
+        DataError: as `diffpref.data.footage.open_footage`.
     """
-    data, name = candidate_bytes(candidate), name or candidate.path or "a candidate"
-    decode_image(data, name=name)
-    frames, shown = [], []  # pixels, and milliseconds
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        for frame in ImageSequence.Iterator(image):
-            frames.append(np.asarray(to_rgb(frame.copy(), name=name)))
-            shown.append(float(frame.info.get("duration") or 0))
-    told = len(frames) > 1 and min(shown) > 0
-    return Clip(np.stack(frames), 1000 * len(shown) / sum(shown) if told else None)
+    found = _footage(candidate, name)
+    return Clip(found.read(range(found.length)), found.fps)
+
+
+def cut_clip(candidate: Candidate, cut: ClipCut, view: View = CENTRE, *, name: str = "") -> tuple[Clip, list[int]]:
+    """Return the frames of a clip that are shown, with the clip's own speed, and their positions in it.
+
+    Raises:
+        DataError: the clip cannot be read or cut so, see `ClipCut.frames`.
+    """
+    found = _footage(candidate, name)
+    places = cut.frames(found.length, found.fps, view.start, name=name or candidate.path or "a candidate")
+    return Clip(found.read(places), found.fps), places
 
 
 def read_media(candidate: Candidate, *, name: str) -> Media:
@@ -150,3 +204,28 @@ def read_media(candidate: Candidate, *, name: str) -> Media:
         return candidate.text
     clip = read_clip(candidate, name=name)
     return Image.fromarray(clip.frames[0]) if len(clip.frames) == 1 else clip
+
+
+# ---------------------------------------------------------------- what training can use
+
+
+def check_media(candidate: Candidate, name: str) -> None:
+    """Refuse what is neither a picture nor a clip that can be decoded."""
+    _footage(candidate, name)
+
+
+def check_picture(candidate: Candidate, name: str) -> None:
+    """Refuse what is no picture, or an animation, of which a model of pictures would see the first frame alone."""
+    length = open_animation(file_bytes(candidate_source(candidate, name), name), name).length
+    if length > 1:
+        raise DataError(f"{name}: is a clip of {length} frames; a picture is expected")
+
+
+def check_clip(cut: ClipCut) -> Check:
+    """Return what refuses clips that cannot be cut so: too short, or without the speed that is asked for."""
+
+    def check(candidate: Candidate, name: str) -> None:
+        found = _footage(candidate, name)
+        cut.frames(found.length, found.fps, name=name)
+
+    return check

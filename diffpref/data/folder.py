@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpref.core.errors import DataError
-from diffpref.data.tar import IMAGES
+from diffpref.data.kinds import MEDIA
 
 __all__ = ["PictureFolder"]
 
@@ -68,5 +68,5 @@ def _pictures(folder: Path) -> Iterator[str]:
     for place, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if not name.startswith(".") and Path(name).suffix[1:].lower() in IMAGES:
+            if not name.startswith(".") and Path(name).suffix[1:].lower() in MEDIA:
                 yield Path(place, name).relative_to(folder).as_posix()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -19,6 +21,7 @@ from PIL import Image, ImageOps
 
 from diffpref.core.contracts import Media, PromptMedia
 from diffpref.core.errors import DataError
+from diffpref.data.kinds import KINDS, kind_of
 from diffpref.data.views import CENTRE, View
 
 if TYPE_CHECKING:
@@ -27,11 +30,15 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "Framed",
+    "check_size",
+    "clip_tensor",
     "decode_image",
     "encode_png",
+    "file_bytes",
     "image_tensor",
     "picture_bytes",
     "read_picture",
+    "readable",
     "to_rgb",
     "to_uint8",
 ]
@@ -70,8 +77,24 @@ def decode_image(
     Raises:
         DataError: missing, too large, not an image, truncated, or of an unknown kind.
     """
+    name = name if isinstance(source, bytes) else str(source)
+    source = file_bytes(source, name)
+    if (kind := kind_of(source)) != "picture":
+        raise DataError(f"{name}: is {KINDS[kind]}; a picture is expected")
+    with readable(name), Image.open(io.BytesIO(source), formats=FORMATS) as image:
+        check_size(*image.size, name=name, max_pixels=max_pixels)
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), name=name)
+
+
+def file_bytes(source: bytes | str | PathLike[str], name: str) -> bytes:
+    """Return the content of a picture's file.
+
+    Raises:
+        DataError: missing, no file, or too large.
+    """
     if not isinstance(source, bytes):
-        name, path = str(source), Path(source)
+        path = Path(source)
         try:
             if path.exists() and not path.is_file():
                 raise DataError(f"{name}: is no file")  # of a pipe or a device there may be no end
@@ -82,16 +105,27 @@ def decode_image(
             raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     if len(source) > MAX_BYTES:
         raise DataError(f"{name}: {len(source):,} bytes are more than the {MAX_BYTES:,} allowed")
+    return source
+
+
+def check_size(width: int, height: int, *, name: str, max_pixels: float = MAX_PIXELS) -> None:
+    """Refuse what would fill the memory.
+
+    Raises:
+        DataError: more pixels than allowed, or a side longer than 16,384.
+    """
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise DataError(
+            f"{name}: {width} x {height} pixels are more than the {max_pixels / 1e6:g} million allowed,"
+            f" or a side is longer than {MAX_SIDE:,}"
+        )
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what Pillow raises on broken files into a `DataError` that names the file."""
     try:
-        with Image.open(io.BytesIO(source), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels or max(width, height) > MAX_SIDE:
-                raise DataError(
-                    f"{name}: {width} x {height} pixels are more than the {max_pixels / 1e6:g} million allowed,"
-                    f" or a side is longer than {MAX_SIDE:,}"
-                )
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image), name=name)
+        yield
     except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
@@ -194,10 +228,10 @@ def to_uint8(media: Media) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Framed:
-    """An image as a model sees it, and what SDXL's micro-conditioning asks about it.
+    """An image or a clip as a model sees it, and what SDXL's micro-conditioning asks about it.
 
     Args:
-        pixels: (3, R, R) float32 in [-1, 1].
+        pixels: (3, R, R) float32 in [-1, 1]; of a clip (F, 3, R, R).
         original_size: (height, width) before resizing.
         crop_offset: (top, left) of the crop within the resized image, mirrored where the view is.
     """
@@ -237,3 +271,20 @@ def image_tensor(image: Media, resolution: int, view: View = CENTRE) -> Framed:
         left = size[0] - resolution - left  # where the cut lies in the mirrored picture
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
     return Framed(pixels.contiguous(), (height, width), (top, left))
+
+
+def clip_tensor(frames: np.ndarray, resolution: int, view: View = CENTRE) -> Framed:
+    """Frame every picture of a clip alike, see `image_tensor`.
+
+    Args:
+        frames: (F, H, W, 3) uint8, those that are shown.
+        resolution: side of the square, pixels.
+        view: which square, and whether it is mirrored.
+
+    Raises:
+        DataError: as `image_tensor`.
+    """
+    import torch
+
+    each = [image_tensor(frame, resolution, view) for frame in frames]
+    return Framed(torch.stack([framed.pixels for framed in each]), each[0].original_size, each[0].crop_offset)

@@ -14,8 +14,8 @@ from typing import Any
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
 from diffpref.core.files import write_atomic
+from diffpref.data.clips import Check, check_media
 from diffpref.data.columns import PROMPT_CHANGED
-from diffpref.data.images import decode_image
 from diffpref.data.pairs import LIMIT
 
 __all__ = ["Quarantined", "Usable", "usable_records"]
@@ -59,11 +59,10 @@ class Usable(Sequence[Record]):
         return (self._records[index] for index in self._indices)
 
 
-def _check_images(record: Record) -> None:
+def _check_candidates(record: Record, check: Check) -> None:
     for number, candidate in enumerate(record.candidates):
-        source = candidate.bytes if candidate.bytes is not None else candidate.path
-        if source is not None:
-            decode_image(source, name=f"record {record.id!r}, candidate {number}")
+        if candidate.bytes is not None or candidate.path is not None:
+            check(candidate, candidate.path or f"record {record.id!r}, candidate {number}")
         elif candidate.text is None:
             raise DataError(f"record {record.id!r}, candidate {number} holds neither bytes nor a path nor a text")
 
@@ -74,6 +73,7 @@ def usable_records(
     quarantine: str | PathLike[str] | None = None,
     limit: float = LIMIT,
     decode: bool = True,
+    check: Check = check_media,
 ) -> Usable:
     """Read every record once and keep those that can be used.
 
@@ -81,7 +81,8 @@ def usable_records(
         records: of a store or a plain table.
         quarantine: a ``quarantine.jsonl`` to write, beside the run's output; written only when something is set aside.
         limit: the largest share that may be set aside.
-        decode: also decode every image.
+        decode: also check every picture and clip.
+        check: refuses a candidate; by default what cannot be decoded. See `diffpref.data.clips`.
 
     Raises:
         DataError: no records, or more than ``limit`` of them are unusable; the message shows the first reasons.
@@ -98,7 +99,7 @@ def usable_records(
             if identity in seen:
                 raise DataError(f"record {index}: the id {identity!r} appears twice")
             if decode:
-                _check_images(record)
+                _check_candidates(record, check)
         except DataError as error:
             bad.append(Quarantined(index, identity, str(error)))
         else:

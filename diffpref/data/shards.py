@@ -17,7 +17,8 @@ from typing import Any
 
 from diffpref.core.errors import DataError
 from diffpref.data.index import INDEX, FileEntry, verify_file
-from diffpref.data.tar import IMAGES, Member, members
+from diffpref.data.kinds import MEDIA
+from diffpref.data.tar import Member, members
 
 __all__ = ["BadShard", "TarShards"]
 
@@ -87,7 +88,7 @@ def _readable(entry: FileEntry | None, keys: Sequence[str]) -> str:
 
 def _columns(member: Member, content: bytes) -> dict[str, Any]:
     column, _, kind = member.suffix.rpartition(".")
-    if kind in IMAGES:
+    if kind in MEDIA:
         return {column or "image": content}
     try:
         text = content.decode("utf-8-sig")

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from diffpref.core.errors import DataError
+from diffpref.data.kinds import MEDIA
 
-__all__ = ["IMAGES", "Member", "members"]
+__all__ = ["Member", "members"]
 
-IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
-ALLOWED = IMAGES | {"txt", "json"}
+ALLOWED = MEDIA | {"txt", "json"}
 MAX_MEMBER = 64 * 2**20
 MAX_HEADER = 16 * 2**10  # of an extended header: a long name
 MAX_EMPTY = 1000

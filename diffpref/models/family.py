@@ -241,8 +241,8 @@ class DenoiserFamily(PipelineFamily):
     def encode_opening(self, images: Tensor, resolution: int, noise: Tensor | None = None) -> Tensors:
         """Return what the denoiser is told of a picture, rows by name; for families that say `takes_opening`.
 
-        The rows are added to those of the prompt, the same for all candidates of a record. Where a prompt is dropped
-        they are zeros, unless `size_tensors` names them.
+        They are the same for all candidates of a record, and take the place of the rows of these names that
+        `encode_prompt` makes, which say that there is no picture and are what stays where a prompt is dropped.
 
         Args:
             images: (N, 3, R, R) in [-1, 1].

@@ -21,7 +21,8 @@ __all__ = ["VideoFamily"]
 
 @dataclass
 class VideoFamily(DenoiserFamily):
-    """A denoiser of clips: latents (N, C, F, h, w), one latent frame for each frame of the clip.
+    """A denoiser of clips: latents (N, C, F, h, w), one latent frame for each frame of the clip unless a family's VAE
+    packs several.
 
     Args:
         num_frames: of a clip where nobody says otherwise; 16, as in diffusers' pipelines.
@@ -36,6 +37,10 @@ class VideoFamily(DenoiserFamily):
     hub: ClassVar[Mapping[str, str]] = {"library_name": "diffusers", "pipeline_tag": "text-to-video"}
     unit_dims: ClassVar[tuple[int, ...]] = (2,)
     lacks: ClassVar[Mapping[str, str]] = {}
+    temporal_factor: ClassVar[int] = 1
+    """Frames of a clip that the VAE puts into one latent frame."""
+    causal: ClassVar[bool] = False
+    """Whether the first latent frame holds one frame alone, as in causal VAEs."""
 
     @classmethod
     def tiny_of(cls, network: Network, *texts: TextEncoder) -> Self:
@@ -64,6 +69,18 @@ class VideoFamily(DenoiserFamily):
         if num_frames < 1 or (most is not None and num_frames > most):
             bounds = "at least 1 frame" if most is None else f"1 to {most} frames"
             raise ConfigError(f"num_frames: '{self.name}' from {self.path} takes clips of {bounds}, got {num_frames}")
+        factor, first = self.temporal_factor, int(self.causal)
+        if (num_frames - first) % factor:
+            form = f"{factor} n + 1" if self.causal else f"{factor} n"
+            below = num_frames - (num_frames - first) % factor
+            near = " and ".join(str(count) for count in (below, below + factor) if count > 0)
+            raise ConfigError(
+                f"num_frames: the VAE of '{self.name}' takes clips of {form} frames, got {num_frames}; near are {near}"
+            )
+
+    def latent_frames(self, num_frames: int) -> int:
+        """Return how many latent frames a clip has."""
+        return (num_frames - self.causal) // self.temporal_factor + self.causal
 
     def encode_media(self, clips: Tensor) -> Latents:
         """Encode (N, F, 3, H, W) clips in [-1, 1]; the scaling is read from the VAE's config.
@@ -95,7 +112,7 @@ class VideoFamily(DenoiserFamily):
         count = self.native_frames() if num_frames is None else num_frames
         self.check_frames(count)
         channels, *sides = super().latent_shape(resolution)
-        return channels, count, *sides
+        return channels, self.latent_frames(count), *sides
 
     def forward(self, network: Network, inputs: Mapping[str, Tensor], conditioning: Conditioning) -> Tensor:
         self._checked(inputs["noisy"])
@@ -108,5 +125,5 @@ class VideoFamily(DenoiserFamily):
     def _checked(self, latents: Tensor) -> Tensor:
         if latents.dim() != 5:
             raise ShapeError(f"'{self.name}' takes latents of clips, (N, C, F, h, w), got {tuple(latents.shape)}")
-        self.check_frames(latents.shape[2])
+        self.check_frames((latents.shape[2] - self.causal) * self.temporal_factor + self.causal)
         return latents

@@ -110,7 +110,8 @@ def load_batches(
     records_per_update = training.batch_size * training.accumulation * machine.world.size
     kind = encoders.get(plan.method.likelihood)
     unusable = str(output / "quarantine.jsonl") if main else None
-    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns)
+    check = kind.check(recipe)
+    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns, check)
     items = settle_scores(items, recipe.data.list_scores, plan.composition)
     items = with_captions(records, items, getattr(plan.method, "captions", {}), recipe.data.source)
     if main:

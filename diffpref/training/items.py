@@ -22,6 +22,7 @@ from diffpref.data import (
     usable_records,
 )
 from diffpref.data.aspects import equal_prompt_weights
+from diffpref.data.clips import Check, check_media
 from diffpref.data.combined import ScoreName
 from diffpref.objectives.compose import Composition
 from diffpref.ranking import Calibration
@@ -56,6 +57,7 @@ def load_items(
     quarantine: str | None = None,
     texts: bool = False,
     columns: frozenset[str] = frozenset(),
+    check: Check = check_media,
 ) -> tuple[Sequence[Record], Sequence[Item]]:
     """Read a source and return its records and what a view makes of them.
 
@@ -66,11 +68,12 @@ def load_items(
         texts: whether the source's columns are texts, and not pictures.
         columns: that the objective and the method need; where single samples need a score and no label, every scored
             candidate is one.
+        check: refuses a candidate that the model cannot be shown.
 
     Raises:
         DataError: unreadable, or nothing in it gives an item of this view.
     """
-    records, items = _view(data, view, quarantine, texts, columns)
+    records, items = _view(data, view, quarantine, texts, columns, check)
     if data.equal_prompts:
         told = [item.columns.get("weight", 1.0) for item in items]
         weights = equal_prompt_weights([item.prompt for item in items], told)
@@ -79,10 +82,10 @@ def load_items(
 
 
 def _view(
-    data: Data, view: str, quarantine: str | None, texts: bool, columns: frozenset[str]
+    data: Data, view: str, quarantine: str | None, texts: bool, columns: frozenset[str], check: Check
 ) -> tuple[Sequence[Record], Sequence[Any]]:
     opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
-    records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable)
+    records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable, check=check)
     score, scale, tie_weight = score_settings(data)
     common: dict[str, Any] = {
         "drop_ties": data.drop_ties,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from diffpref.config import Adapter as AdapterSettings
-from diffpref.config import Named, Recipe, resolve_roles
+from diffpref.config import Data, Named, Recipe, resolve_roles
 from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import DRAWN, FULL, GROUPS, Name, parse
@@ -29,6 +29,8 @@ __all__ = ["Plan", "make_plan"]
 T = TypeVar("T")
 
 EVERY_GROUP = ("", *GROUPS)
+OF_CLIPS = ("num_frames", "frame_stride", "fps", "random_start")
+"""Fields of the section ``data`` that say how clips are cut."""
 WATCHED = (("policy", "errors"), ("reference", "errors"), ("policy", "logps"))
 """Role and quantity of what is looked at where it costs nothing."""
 
@@ -211,6 +213,9 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, family: t
     draws, served = getattr(method, "draws", 1), [n for n in map(parse, composition.tensors) if n.kind == "model"]
     if draws > 1 and (whole := [str(n) for n in served if n.quantity in FULL]):
         yield f"method.{name}.draws: must be 1, got {draws}: the objective needs whole answers, {_list(whole)}"
+    if family.samples != "videos":
+        for field in (f for f in OF_CLIPS if getattr(recipe.data, f) != Data.model_fields[f].default):
+            yield f"data.{field}: is of clips, which family '{recipe.model.family}' does not take; leave it out"
     if recipe.validation.every and family.samples != "images":
         yield f"validation.every: draws pictures, which family '{recipe.model.family}' does not; set it to 0"
     yield from getattr(method, "misfits", lambda recipe: ())(recipe)

@@ -46,13 +46,13 @@ def open_cache(folder: Path, family: DenoiserFamily, resolution: int = 64) -> En
 def misses(folder: Path, family: DenoiserFamily, resolution: int = 64, prompt: str = "a") -> tuple[int, int]:
     """How many images and captions another run would have to encode."""
     cache = open_cache(folder, family, resolution)
-    return cache.encode_images([candidate(0)]), cache.encode_captions([prompt])
+    return cache.encode_media([candidate(0)]), cache.encode_captions([prompt])
 
 
 def test_what_is_read_is_what_the_family_encodes(family: DenoiserFamily, tmp_path: Path) -> None:
     cache = open_cache(tmp_path, family)
     candidates, captions = [candidate(i) for i in range(3)], ["a", "", "b"]
-    assert (cache.encode_images(candidates), cache.encode_captions(captions)) == (3, 3)
+    assert (cache.encode_media(candidates), cache.encode_captions(captions)) == (3, 3)
     pixels = torch.stack([image_tensor(decode_image(c.bytes or b""), 64).pixels for c in candidates])
     wanted = family.encode_media(pixels)
     latents = cache.latents(candidates)
@@ -68,12 +68,12 @@ def test_what_is_read_is_what_the_family_encodes(family: DenoiserFamily, tmp_pat
 
 def test_the_same_content_is_never_encoded_twice(family: DenoiserFamily, tmp_path: Path) -> None:
     cache = open_cache(tmp_path, family)
-    assert cache.encode_images([candidate(0), candidate(0)]) == 1
-    assert cache.encode_images([candidate(0), candidate(1)]) == 1
+    assert cache.encode_media([candidate(0), candidate(0)]) == 1
+    assert cache.encode_media([candidate(0), candidate(1)]) == 1
     assert cache.encode_captions(["a", "a"]) == 1
     (tmp_path / "x.png").write_bytes(picture(0))
     same = [Candidate(path=str(tmp_path / "x.png")), Candidate(bytes=picture(0), generator="other", seed=5)]
-    assert cache.encode_images(same) == 0
+    assert cache.encode_media(same) == 0
     assert torch.equal(cache.latents(same).mean, cache.latents([candidate(0)] * 2).mean)
     again = registry.get(family.name).tiny()
     assert misses(tmp_path, again) == (0, 0)
@@ -98,9 +98,9 @@ def test_row_36_whatever_changes_the_content_is_a_miss(
     assert misses(tmp_path, family) == (1, 1)
     assert misses(tmp_path, family) == (0, 0)
     assert misses(tmp_path, family, prompt="another") == (0, 1)
-    assert open_cache(tmp_path, family).encode_images([candidate(1)]) == 1
+    assert open_cache(tmp_path, family).encode_media([candidate(1)]) == 1
     for view in (View(mirrored=True), View(down=0.25), View(right=0.25)):
-        assert open_cache(tmp_path, family).encode_images([candidate(0)], [view]) == 1
+        assert open_cache(tmp_path, family).encode_media([candidate(0)], [view]) == 1
     assert misses(tmp_path, family, resolution=32) == (1, 1)
     with torch.no_grad():
         family.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-6
@@ -127,10 +127,10 @@ def test_row_36_whatever_changes_the_content_is_a_miss(
 def test_an_entry_does_not_depend_on_what_was_encoded_beside_it(family: DenoiserFamily, tmp_path: Path) -> None:
     candidates, captions = [candidate(i) for i in range(18)], [f"caption {i}" for i in range(18)]
     whole, pieces = open_cache(tmp_path / "whole", family), open_cache(tmp_path / "pieces", family)
-    whole.encode_images(candidates)
+    whole.encode_media(candidates)
     whole.encode_captions(captions)
     for cut in (slice(17, 18), slice(3, 5), slice(0, 18)):
-        pieces.encode_images(candidates[cut])
+        pieces.encode_media(candidates[cut])
         pieces.encode_captions(captions[cut])
     assert torch.equal(whole.latents(candidates).mean, pieces.latents(candidates).mean)
     ours, theirs = whole.conditioning(captions).tensors, pieces.conditioning(captions).tensors
@@ -148,7 +148,7 @@ def test_row_37_a_cache_killed_while_it_encodes_is_finished_with_the_same_conten
     def content(folder: Path) -> tuple[str, int]:
         """Fill a cache; return a digest of all that is in it, and how much was there."""
         cache = open_cache(folder, family)
-        there = 128 - cache.encode_images(candidates) - cache.encode_captions(captions)
+        there = 128 - cache.encode_media(candidates) - cache.encode_captions(captions)
         latents, told = cache.latents(candidates), cache.conditioning(captions)
         numbers = [latents.mean, latents.std, *(told.tensors[name] for name in sorted(told.tensors))]
         return hashlib.sha256(b"".join(t.numpy().tobytes() for t in numbers)).hexdigest(), there
@@ -160,7 +160,7 @@ def test_row_37_a_cache_killed_while_it_encodes_is_finished_with_the_same_conten
         child = os.fork()
         if child == 0:
             cache = open_cache(folder, family)
-            cache.encode_images(candidates)
+            cache.encode_media(candidates)
             cache.encode_captions(captions)
             os._exit(0)
         until = time.monotonic() + 60
@@ -185,7 +185,7 @@ def test_many_entries_share_a_file(tmp_path: Path) -> None:
 
 def test_what_is_encoded_stays_readable_without_the_encoders(family: DenoiserFamily, tmp_path: Path) -> None:
     cache = open_cache(tmp_path, family)
-    cache.encode_images([candidate(0)])
+    cache.encode_media([candidate(0)])
     cache.encode_captions(["a"])
     cache.release()
     assert len(cache.latents([candidate(0)]).mean) == len(cache.conditioning(["a"])) == 1
@@ -201,11 +201,11 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="this image is not in the cache"):
         cache.latents([candidate(0)])
     with pytest.raises(DataError, match="neither bytes nor a path"):
-        cache.encode_images([Candidate()])
+        cache.encode_media([Candidate()])
     with pytest.raises(DataError, match=r"missing\.png: cannot be read"):
-        cache.encode_images([Candidate(path=str(tmp_path / "missing.png"))])
+        cache.encode_media([Candidate(path=str(tmp_path / "missing.png"))])
     with pytest.raises(DataError, match="cannot be decoded"):
-        cache.encode_images([Candidate(bytes=b"no image")])
+        cache.encode_media([Candidate(bytes=b"no image")])
     family.drop("vae")
     with pytest.raises(DataError, match="needs the VAE and the text encoders"):
         open_cache(tmp_path, family)

@@ -12,6 +12,7 @@ import pytest
 
 from diffpref.core.errors import DataError
 from diffpref.data import encode_png, open_records, usable_records
+from diffpref.data.clips import check_picture
 from diffpref.data.folder import MAX_CAPTION, PictureFolder
 from diffpref.data.jsonl import MAX_LINE, JsonLines
 from diffpref.data.sources import index_source
@@ -95,7 +96,8 @@ def test_a_picture_that_is_no_file_is_set_aside_and_never_waited_for(tmp_path, n
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a.png").write_bytes(PICTURE)
     good = {"prompt": "p", "chosen": "a.png", "rejected": "a.png"}
-    kept = usable_records(open_records(write(tmp_path / "a.jsonl", good, {**good, "rejected": name})), limit=0.5)
+    records = open_records(write(tmp_path / "a.jsonl", good, {**good, "rejected": name}))
+    kept = usable_records(records, limit=0.5, check=check_picture)
     assert len(kept) == 1 and ["is no file" in bad.reason for bad in kept.quarantined] == [True]
 
 

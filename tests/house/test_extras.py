@@ -20,7 +20,9 @@ from transformers import Mask2FormerConfig
 
 from diffpref import rewards
 from diffpref.config import Logging, Optim
+from diffpref.core.contracts import Candidate
 from diffpref.core.errors import ConfigError, ModelError
+from diffpref.data.clips import read_clip
 from diffpref.models import registry as families
 from diffpref.models.attention import set_attention
 from diffpref.training.optimizer import make_optimizer
@@ -69,6 +71,12 @@ def use_ocr() -> str:
     return str(error.value)
 
 
+def use_video() -> str:
+    with pytest.raises(ConfigError) as error:
+        read_clip(Candidate(bytes=b"\0\0\0 ftypisom"), name="a.mp4")
+    return str(error.value)
+
+
 def use_xformers() -> str:
     heard: list[str] = []
 
@@ -91,6 +99,7 @@ USE: dict[str, Callable[[], str]] = {
     "gguf": use_gguf,
     "ocr": use_ocr,
     "trackers": use_trackers,
+    "video": use_video,
     "xformers": use_xformers,
 }
 """Extra -> uses what needs it and returns what is said."""

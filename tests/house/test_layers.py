@@ -27,6 +27,7 @@ ROW = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 MODEL_LIBRARIES = {"accelerate", "datasets", "diffusers", "open_clip", "peft", "transformers"}
 OTHER_NAMES = {"PIL": "pillow", "open_clip": "open_clip_torch", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 OPTIONAL = {
+    "av",
     "bitsandbytes",
     "gguf",
     "rapidocr",

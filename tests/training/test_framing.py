@@ -109,13 +109,13 @@ def test_images_are_read_to_be_encoded_a_few_at_a_time_and_never_in_a_step(
 ) -> None:
     monkeypatch.setattr("diffpref.training.encoders.denoising.AT_ONCE", 3)
     asked: list[int] = []
-    encode = EncodedCache.encode_images
+    encode = EncodedCache.encode_media
 
     def counted(self: EncodedCache, candidates: Any, views: Any = None) -> int:
         asked.append(len(candidates))
         return encode(self, candidates, views)
 
-    monkeypatch.setattr(EncodedCache, "encode_images", counted)
+    monkeypatch.setattr(EncodedCache, "encode_media", counted)
     trainer = Trainer(build_recipe(recipe_keys(data__cache=str(tmp_path / "own"), data__size_conditioning="original")))
     trainer.setup()
     assert asked == [9] * 5 + [3]  # 16 pairs, three images of each

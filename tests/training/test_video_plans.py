@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from peft import PeftModel
+from PIL import Image
 
 from diffpref.cli import main
 from diffpref.config import build_recipe
-from diffpref.core.errors import ConfigError, ShapeError
+from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.errors import ConfigError, DataError
 from diffpref.core.randomness import Random
+from diffpref.data import encode_png, write_store
+from diffpref.data.footage import pack_frames
 from diffpref.models import load_family, registry
 from diffpref.models.adapters import registry as adapters
 from diffpref.training import Trainer
@@ -54,11 +60,30 @@ def test_a_data_set_of_pictures_is_refused_in_one_line(recipe_keys: Keys, tmp_pa
     family: Any = registry.get("unet3d").tiny()
     family.pipeline().save_pretrained(tmp_path / "model")
     trainer = Trainer(build_recipe(recipe_keys(model={"family": "unet3d", "path": str(tmp_path / "model")})))
-    with pytest.raises(
-        ShapeError, match=r"'unet3d' encodes clips \(N, F, 3, H, W\), got .*; pictures need a"
-    ) as caught:
+    with pytest.raises(DataError, match="candidate 0: is a picture; a clip of 16 frames is expected"):
         list(trainer.steps())
-    assert "\n" not in str(caught.value)
+
+
+def test_clips_are_refused_by_a_family_of_pictures(recipe_keys: Keys, tmp_path: Path) -> None:
+    clip = Candidate(bytes=pack_frames([("png", encode_png(np.full((64, 64, 3), v, np.uint8))) for v in (0, 9)]))
+    file = io.BytesIO()
+    shades = [Image.new("L", (64, 64), shade) for shade in (0, 255)]
+    shades[0].save(file, format="GIF", save_all=True, append_images=shades[1:])
+    for one, told in ((clip, "a packed clip; a picture"), (Candidate(bytes=file.getvalue()), "a clip of 2 frames; a")):
+        write_store(tmp_path / "clips", [Record("r", "p", (one, one), (Judgement(0, 1, 1.0),))], replace=True)
+        with pytest.raises(DataError, match=f"record 'r', candidate 0: is .*{told}"):
+            Trainer(build_recipe(recipe_keys(data__source=str(tmp_path / "clips")))).setup()
+
+
+@pytest.mark.parametrize("field", ["num_frames", "frame_stride", "fps", "random_start"])
+def test_how_clips_are_cut_is_refused_of_pictures(recipe_keys: Keys, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.{field}: is of clips, which family 'sdxl' does not take; leave it"):
+        make_plan(build_recipe(recipe_keys(**{f"data__{field}": True if field == "random_start" else 2})))
+
+
+def test_a_speed_and_a_stride_say_the_same(recipe_keys: Keys) -> None:
+    with pytest.raises(ConfigError, match="frame_stride: goes without fps"):
+        build_recipe(recipe_keys(data__fps=8, data__frame_stride=2))
 
 
 def test_a_lora_that_diffusers_cannot_load_is_exported_within_the_whole_pipeline_only(

@@ -17,6 +17,7 @@ from diffpref.core.contracts import Batch, Record
 from diffpref.core.randomness import Random
 from diffpref.core.registry import Registry
 from diffpref.data import Item
+from diffpref.data.clips import Check
 
 __all__ = ["Encoder", "Key", "Place", "Shown", "registry"]
 
@@ -68,6 +69,11 @@ class Encoder(Protocol):
             device: where batches go, and where encoders run.
             names: what the likelihood will be asked, by vocabulary name.
         """
+        ...
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> Check:
+        """Return what refuses a candidate that models of this kind cannot be shown, before any is loaded."""
         ...
 
     def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:

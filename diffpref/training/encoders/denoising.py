@@ -1,31 +1,61 @@
-"""For denoisers: images as latents, captions as embeddings, both from the cache that the encoding pass fills."""
+"""For denoisers: images and clips as latents, captions as embeddings, from the cache that the encoding pass fills."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffpref.cache import EncodedCache
+from diffpref.cache.encoded import Opening
 from diffpref.config import Data, Recipe
-from diffpref.core.contracts import Batch, Candidate, Conditioning, Record, Tensors
+from diffpref.core.contracts import Batch, Candidate, Conditioning, PromptMedia, Record, Tensors
 from diffpref.core.randomness import Random
-from diffpref.data import COMPANIONS, Framing, Item, View
-from diffpref.models import open_family
+from diffpref.data import COMPANIONS, ClipCut, Framing, Item, View
+from diffpref.data.clips import Check, check_clip, check_picture
+from diffpref.models import load_family, open_family
+from diffpref.models import registry as families
 from diffpref.training.encoders import Key, Place, Shown, registry
 
-__all__ = ["LatentEncoder", "framing_of"]
+__all__ = ["LatentEncoder", "cut_of", "framing_of", "open_cache"]
 
 AT_ONCE = 128
 """Items whose images are in memory together while they are encoded."""
 
 
 def framing_of(data: Data) -> Framing:
-    """Return how a recipe wants its images cut."""
-    return Framing(data.random_flip, data.random_crop, data.views, data.size_conditioning == "original")
+    """Return how a recipe wants its images and clips cut."""
+    original_sizes = data.size_conditioning == "original"
+    return Framing(data.random_flip, data.random_crop, data.views, original_sizes, data.random_start)
+
+
+def cut_of(data: Data, family: Any) -> ClipCut | None:
+    """Return how a recipe wants clips cut in time; None for a family of images.
+
+    Raises:
+        ConfigError: the family cannot take so many frames.
+    """
+    if family.samples != "videos":
+        return None
+    count = data.num_frames or family.native_frames()
+    family.check_frames(count)
+    return ClipCut(count, data.frame_stride, data.fps)
+
+
+def open_cache(recipe: Recipe, device: torch.device | str) -> EncodedCache:
+    """Return the cache of a recipe, with the encoders loaded that fill it.
+
+    Raises:
+        ConfigError: the family cannot take so many frames as are asked for.
+        ModelError: nothing that can be loaded lies at the model's path.
+    """
+    encoders = open_family(recipe.model, "vae", "text").to(device)
+    resolution = recipe.data.resolution or encoders.native_resolution()
+    folder = Path(recipe.data.cache or Path(recipe.output) / "cache")
+    return EncodedCache(folder, encoders, resolution, cut_of(recipe.data, encoders))
 
 
 @registry.register("denoising")
@@ -37,7 +67,7 @@ class LatentEncoder:
         cache: where everything that `encode` names is encoded.
         random: of the run.
         device: where batches go.
-        framing: how images are cut, and what is told of their sizes.
+        framing: how images and clips are cut, and what is told of their sizes.
     """
 
     def __init__(
@@ -51,6 +81,7 @@ class LatentEncoder:
         self.records, self.cache, self.random, self.device = records, cache, random, device
         self.framing = framing or Framing()
         self._known: dict[Place, Candidate] = {}
+        self._openings: dict[int, Opening] = {}
         self._empty: Conditioning | None = None
 
     texts: ClassVar[bool] = False
@@ -65,10 +96,15 @@ class LatentEncoder:
         device: torch.device,
         names: Sequence[str] = (),
     ) -> LatentEncoder:
-        encoders = open_family(recipe.model, "vae", "text").to(device)
-        resolution = recipe.data.resolution or encoders.native_resolution()
-        cache = EncodedCache(Path(recipe.data.cache or Path(recipe.output) / "cache"), encoders, resolution)
-        return cls(records, cache, random, device, framing_of(recipe.data))
+        return cls(records, open_cache(recipe, device), random, device, framing_of(recipe.data))
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> Check:
+        if families.get(recipe.model.family).samples != "videos":
+            return check_picture
+        told = load_family(recipe.model.family, recipe.model.path, parts=(), revision=recipe.model.revision)
+        cut = cut_of(recipe.data, told)
+        return check_picture if cut is None else check_clip(cut)
 
     def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
         return items
@@ -76,7 +112,10 @@ class LatentEncoder:
     def encode(self, items: Sequence[Item], groups: Sequence[str]) -> None:
         for start in range(0, len(items), AT_ONCE):
             candidates, views = zip(*self._framed(items[start : start + AT_ONCE], groups), strict=True)
-            self.cache.encode_images(candidates, views)
+            self.cache.encode_media(candidates, views)
+        if self.cache.family.takes_opening:
+            told = {(item.record_id, view): self._opening(item) for item in items for view in self._views(item)}
+            self.cache.encode_openings((opening, view) for (_, view), opening in told.items())
         captions = (text for item in items for text in (item.prompt, *item.captions.values()))
         self.cache.encode_captions(["", *dict.fromkeys(captions)])
 
@@ -84,16 +123,34 @@ class LatentEncoder:
         self.cache.release()
 
     def _framed(self, items: Iterable[Item], groups: Sequence[str]) -> Iterator[tuple[Candidate, View]]:
-        """Yield every image that may be shown, in each of its views."""
+        """Yield every image or clip that may be shown, in each of its views."""
         for item in items:
             found = [number for group in groups for number in _several(item.groups[group])]
             numbers = [*found, 0] if self.framing.original_sizes else found
             shown = [self.records[item.record_index].candidates[number] for number in numbers]
-            for view in self.framing.views(item.record_id, self.random):
+            for view in self._views(item):
                 yield from ((candidate, view) for candidate in shown)
 
     def content(self, place: Place) -> str:
         return self._candidate(place).sha256
+
+    def _views(self, item: Item) -> tuple[View, ...]:
+        return self.framing.views(item.record_id, self.random)
+
+    def _opening(self, item: Item) -> Opening:
+        """Return where the picture comes from that the denoiser is told: the prompt's, else the first candidate's.
+
+        One speaks for all candidates: pictures that differed within a pair would tell which is which.
+        """
+        record = self.records[item.record_index]
+        return next((media for media in record.inputs if media.kind == "image"), record.candidates[0])
+
+    def _known_opening(self, item: Item) -> Opening:
+        if item.record_index not in self._openings:
+            opening = self._opening(item)
+            kind = Candidate if isinstance(opening, Candidate) else PromptMedia
+            self._openings[item.record_index] = kind(sha256=self.cache.digest(opening))
+        return self._openings[item.record_index]
 
     def _candidate(self, place: Place) -> Candidate:
         """Return an image by its digest alone: a step need not read records, which hold whole files."""
@@ -103,29 +160,33 @@ class LatentEncoder:
         return self._known[place]
 
     def batch(self, keys: Sequence[Key], items: Sequence[Item], shown: Shown) -> Batch:
-        if self._empty is None:
-            self._empty = self.cache.conditioning([""]).to(self.device)
         views = [self._view(item.record_id, key) for item, key in zip(items, keys, strict=True)]
         media = {group: self._latents(group, keys, places) for group, places in shown.items()}
-        sizes = None
-        if self.framing.original_sizes:
-            first = [self._candidate(Place(item.record_index, item.record_id, 0)) for item in items]
-            sizes = self.cache.size_conditioning(first, views)
+        besides = self._besides(items, views)
+        if self._empty is None:
+            self._empty = self.cache.conditioning([""]).to(self.device)
         texts = {"": [item.prompt for item in items]}
         texts |= {group: [item.captions[group] for item in items] for group in items[0].captions}
-        conditioning = {group: self._told(several, sizes) for group, several in texts.items()}
+        conditioning = {
+            group: self.cache.conditioning(several).replace(besides).to(self.device) for group, several in texts.items()
+        }
         return Batch(tuple(keys), media, conditioning, {}, self._empty)
 
-    def _told(self, texts: Sequence[str], sizes: Tensors | None) -> Conditioning:
-        """Return a row for each caption, with the record's sizes in it where they are told."""
-        conditioning = self.cache.conditioning(texts)
-        return (conditioning if sizes is None else conditioning.replace(sizes)).to(self.device)
+    def _besides(self, items: Sequence[Item], views: Sequence[View]) -> Tensors:
+        """Return what a denoiser is told besides captions, a row a record: its sizes, a picture to begin with."""
+        found: dict[str, Tensor] = {}
+        if self.framing.original_sizes:
+            first = [self._candidate(Place(item.record_index, item.record_id, 0)) for item in items]
+            found |= self.cache.size_conditioning(first, views)
+        if self.cache.family.takes_opening:
+            found |= self.cache.openings(zip(map(self._known_opening, items), views, strict=True))
+        return found
 
     def _view(self, record: str, key: Key) -> View:
         return self.framing.view(record, *key, self.random)
 
     def _latents(self, group: str, keys: Sequence[Key], places: Sequence[Sequence[Place | None]]) -> Tensor:
-        """Draw (B, C, H, W) latents, or (B, K, C, H, W) of a list: zeros where it is shorter."""
+        """Draw (B, C, H, W) latents, of clips (B, C, F, H, W), or (B, K, ...) of a list: zeros where it is shorter."""
         flat = [(key, place) for key, several in zip(keys, places, strict=True) for place in several]
         there = [(key, place) for key, place in flat if place is not None]
         views = [self._view(place.record_id, key) for key, place in there]

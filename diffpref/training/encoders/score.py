@@ -17,7 +17,7 @@ from diffpref.core.contracts import Batch, Candidate, Conditioning, Record
 from diffpref.core.errors import ConfigError
 from diffpref.core.randomness import Random
 from diffpref.data import Item
-from diffpref.data.clips import candidate_bytes, read_frames
+from diffpref.data.clips import Check, candidate_digest, check_media, check_picture, read_frames
 from diffpref.models import open_family
 from diffpref.models.digest import digest
 from diffpref.training.encoders import Key, Place, Shown, registry
@@ -76,6 +76,10 @@ class ScoreEncoder:
             records, family, device, recipe.scorer.frames, Path(recipe.data.cache or Path(recipe.output) / "cache")
         )
 
+    @classmethod
+    def check(cls, recipe: Recipe) -> Check:
+        return check_picture if recipe.scorer.frames is None else check_media
+
     def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
         return items
 
@@ -111,7 +115,7 @@ class ScoreEncoder:
     def content(self, place: Place) -> str:
         if place not in self._digests:
             candidate = self._candidate(place)
-            self._digests[place] = candidate.sha256 or hashlib.sha256(candidate_bytes(candidate)).hexdigest()
+            self._digests[place] = candidate_digest(candidate)
         return self._digests[place]
 
     # ------------------------------------------------------------ in a step

@@ -19,6 +19,7 @@ from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.core.vocabulary import parse
 from diffpref.data import Item
+from diffpref.data.clips import Check, check_media
 from diffpref.data.images import picture_bytes, read_picture
 from diffpref.data.spans import CORRECT, spans_of, token_marks
 from diffpref.data.texts import answer_of, prompt_of, template_of
@@ -88,6 +89,10 @@ class TokenEncoder:
         return cls(records, open_family(recipe.model, "text"), device, data, even)
 
     # ------------------------------------------------------------ before the first step
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> Check:
+        return check_media
 
     def usable(self, items: Sequence[Item], groups: Sequence[str]) -> Sequence[Item]:
         """Tokenise every item; leave out those that are too long where ``data.truncation`` is ``drop``.
