@@ -54,9 +54,14 @@ def _takes(model: type[BaseModel], path: str) -> tuple[bool, bool]:
     return str in members, any(getattr(member, "__origin__", None) is list for member in members)
 
 
+def _flags(model: type[BaseModel]) -> list[str]:
+    """Return what can be given as flags: not the values of sections in a list, of which there may be several."""
+    return [path for path in dotted_names(model) if "." not in path or not _takes(model, path.partition(".")[0])[1]]
+
+
 def add_fields(parser: Parser, model: type[BaseModel]) -> None:
     """Add a flag for each value of a recipe, under its dotted path."""
-    for path in dotted_names(model):
+    for path in _flags(model):
         text = (_field(model, path).description or "").replace("%", "%%")
         nargs = "+" if _takes(model, path)[1] else None
         parser.add_argument(f"--{path}", dest=path, nargs=nargs, metavar="VALUE", help=text, default=argparse.SUPPRESS)
@@ -64,7 +69,7 @@ def add_fields(parser: Parser, model: type[BaseModel]) -> None:
 
 def overrides(arguments: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
     """Return the recipe's values that were given as flags, by dotted path."""
-    given = {path: getattr(arguments, path) for path in dotted_names(model) if hasattr(arguments, path)}
+    given = {path: getattr(arguments, path) for path in _flags(model) if hasattr(arguments, path)}
     values: dict[str, Any] = {}
     for path, words in given.items():
         text, many = _takes(model, path)

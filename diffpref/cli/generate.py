@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from diffpref.cli._arguments import Parser, add_fields, build_section, overrides
 from diffpref.cli._reporting import is_main, progress_bar, score_lines, scores_json
 from diffpref.loops.judging import load_rewards, parse_reward
 from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 
+if TYPE_CHECKING:
+    from diffpref.generation import GenerationPlan, GenerationRecipe
+
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw and score what the output folder lacks, then say what it holds."""
-    from diffpref.generation import GenerationPlan, GenerationRecipe, generate, load_prompts, summarise_scores
+    from diffpref.generation import GenerationRecipe, generate, generate_sources, load_prompts, summarise_scores
 
     parser = Parser(
         prog="diffpref generate",
@@ -39,19 +44,14 @@ def main(argv: Sequence[str]) -> int:
     prompts = tuple(dict.fromkeys(listed))
     device = pick_device(arguments.device)
     scorers = load_rewards(recipe.rewards, device)
-    family = load_model(recipe.model, device)
-    settings = sampler_settings(recipe, family)
-    plan = GenerationPlan(
-        prompts=prompts,
-        candidates=recipe.candidates,
-        seed=recipe.seed,
-        settings=settings,
-        generator=fingerprint(family, recipe.model),
-        unit_size=recipe.unit_size,
-    )
-    samplers = {one: make_sampler(family, one, recipe.model.precision) for one in settings}
+    sources = {one.name: partial(_open, recipe.drawn_by(one), prompts, device, one.weights) for one in recipe.sources}
     with progress_bar("candidate") as tell:
-        store = generate(plan, samplers, recipe.output, tell, scorers=scorers, max_unusable=recipe.max_unusable)
+        told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}
+        if sources:
+            store = generate_sources(sources, recipe.output, tell, **told)
+        else:
+            store = generate(*_open(recipe, prompts, device), recipe.output, tell, **told)
+    num_candidates = len(prompts) * (sum(one.candidates for one in recipe.sources) or recipe.candidates)
     if not is_main():
         return 0
     summaries, seconds = summarise_scores(store), time.perf_counter() - start
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         found = {
             "store": str(store.folder),
             "records": len(store),
-            "candidates": plan.num_pictures,
+            "candidates": num_candidates,
             "repeated_prompts": len(listed) - len(prompts),
             "scores": scores_json(summaries),
             "seconds": seconds,
@@ -69,6 +69,26 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if len(listed) > len(prompts):
         print(f"{len(listed) - len(prompts):,} prompts are repetitions and were left out")
-    print(f"{store.folder}: {len(store):,} prompts, {plan.num_pictures:,} candidates, {seconds:.1f} seconds")
+    print(f"{store.folder}: {len(store):,} prompts, {num_candidates:,} candidates, {seconds:.1f} seconds")
     print("\n".join(score_lines(summaries) or ["  no scores: name rewards, or run 'diffpref score'"]))
     return 0
+
+
+def _open(
+    recipe: GenerationRecipe, prompts: tuple[str, ...], device: str, weights: str | None = None
+) -> tuple[GenerationPlan, Any]:
+    """Load a recipe's model; return the plan of its candidates and what draws them."""
+    from diffpref.generation import GenerationPlan
+
+    assert recipe.model is not None
+    family = load_model(recipe.model, device, weights)
+    settings = sampler_settings(recipe, family)
+    plan = GenerationPlan(
+        prompts=prompts,
+        candidates=recipe.candidates,
+        seed=recipe.seed,
+        settings=settings,
+        generator=fingerprint(family, recipe.model, weights),
+        unit_size=recipe.unit_size,
+    )
+    return plan, {one: make_sampler(family, one, recipe.model.precision) for one in settings}

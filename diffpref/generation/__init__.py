@@ -6,16 +6,19 @@ from diffpref.data import load_prompts
 from diffpref.generation.candidates import Sample, generate
 from diffpref.generation.hallucinated import with_hallucinations
 from diffpref.generation.plan import GenerationPlan
-from diffpref.generation.recipe import GenerationRecipe
+from diffpref.generation.recipe import DrawnBy, GenerationRecipe
 from diffpref.generation.scoring import score_records, score_store
+from diffpref.generation.sources import generate_sources
 from diffpref.generation.summary import ScoreSummary, summarise_scores
 
 __all__ = [
+    "DrawnBy",
     "GenerationPlan",
     "GenerationRecipe",
     "Sample",
     "ScoreSummary",
     "generate",
+    "generate_sources",
     "load_prompts",
     "score_records",
     "score_store",

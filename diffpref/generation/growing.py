@@ -27,12 +27,14 @@ from diffpref.data.store import FORMAT, LIBRARIES, MANIFEST
 from diffpref.generation.claims import Claims
 from diffpref.generation.unusable import unusable_scores
 
-__all__ = ["PLAN", "GrowingStore"]
+__all__ = ["PLAN", "SOURCES", "GrowingStore"]
 
 logger = logging.getLogger(__name__)
 
 PLAN = "plan.json"
 CLAIMS = ".claims"
+SOURCES = ".sources"
+"""Where what several models draw lies until it is put together."""
 QUARANTINE = "quarantine.jsonl"
 SHOWN = 5
 PAUSE, MAX_PAUSE, PATIENCE = 0.05, 2.0, 60.0
@@ -71,7 +73,7 @@ class GrowingStore:
         """Write the plan into a folder that holds nothing but what a killed or a simultaneous start has left."""
         if self.folder.exists():
             strange = not self.folder.is_dir() or [
-                path for path in self.folder.iterdir() if not path.name.startswith((CLAIMS, f".tmp-{PLAN}"))
+                path for path in self.folder.iterdir() if not path.name.startswith((CLAIMS, SOURCES, f".tmp-{PLAN}"))
             ]
             if strange and not (self.folder / PLAN).is_file():
                 raise DataError(f"{self.folder} exists already and holds no {PLAN}; choose another folder or remove it")

@@ -29,6 +29,7 @@ class GenerationPlan:
             for example, alternate within a record.
         generator: which model draws, with a digest of its weights: another model is another plan.
         unit_size: prompts of one work unit, which is one part of the store; what an interruption costs at most.
+        source: name of the model where several draw for the same prompts: each has noise of its own.
 
     Raises:
         ConfigError: a count below 1, no settings, or more settings than candidates.
@@ -41,6 +42,7 @@ class GenerationPlan:
     settings: tuple[Settings, ...] = (SamplerSettings(),)
     generator: str = ""
     unit_size: int = 32
+    source: str = ""
 
     def __post_init__(self) -> None:
         for name in ("candidates", "unit_size"):
@@ -74,7 +76,7 @@ class GenerationPlan:
 
     def seed_of(self, prompt: str, candidate: int) -> int:
         """Return a candidate's seed: ``torch.Generator().manual_seed(seed)`` draws its first latents, or its tokens."""
-        return hash_key(self.seed, "candidate", prompt, candidate)
+        return hash_key(self.seed, "candidate", prompt, candidate, *([self.source] if self.source else []))
 
     def settings_of(self, candidate: int) -> Settings:
         """Return how candidate k of every prompt is drawn."""
@@ -86,7 +88,7 @@ class GenerationPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values, from which `from_json` makes an equal plan."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if name != "source" or value}
         return {**values, "prompts": list(self.prompts), "settings": [asdict(one) for one in self.settings]}
 
     @classmethod

@@ -13,9 +13,28 @@ from diffpref.sampling import SamplerSettings, TextSettings
 if TYPE_CHECKING:
     from diffpref.models import DenoiserFamily
 
-__all__ = ["GenerationRecipe"]
+__all__ = ["DrawnBy", "GenerationRecipe"]
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+class DrawnBy(Section):
+    """One of several models that draw for the same prompts; what it does not say is the recipe's."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
+        description="of the source, different for each; its candidates are a function of it"
+    )
+    model: Model
+    weights: Text | None = Field(
+        default=None,
+        description="what was trained of the model: a run's folder, with :ema its average; a LoRA; a denoiser's folder",
+    )
+    candidates: PositiveInt = Field(default=1, description="pictures or answers of each prompt by this model")
+    num_inference_steps: PositiveInt | None = Field(default=None, description="denoising steps")
+    guidance_scales: list[NonNegative] | None = Field(default=None, min_length=1, description="taken in turn")
+    solver: Literal["ddim", "dpmpp_2m"] | None = Field(default=None, description="both are deterministic")
+    resolution: PositiveInt | None = Field(default=None, description="image side in pixels")
+    batch_size: PositiveInt | None = Field(default=None, description="drawn at once")
 
 
 class GenerationRecipe(Section):
@@ -24,7 +43,11 @@ class GenerationRecipe(Section):
     format: Literal[1] = Field(default=1, description="version of this file format")
     seed: int = Field(default=0, description="every candidate is a function of it, the prompt and its number")
     output: Text = Field(description="folder of the store")
-    model: Model
+    model: Model | None = Field(default=None, description="what draws; or several, each in sources")
+    sources: list[DrawnBy] = Field(
+        default_factory=list,
+        description="several models that draw for the same prompts; their candidates make one record",
+    )
     prompts: Text | list[Text] = Field(
         description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
         " shapes_moving:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT (or START-STOP), or a list"
@@ -68,7 +91,24 @@ class GenerationRecipe(Section):
     @classmethod
     def _show_what_is_missing(cls, value: Any) -> Any:
         # A required section that is absent would hide which of its values are required.
-        return {"model": {}, **value} if isinstance(value, dict) else value
+        return {"model": {}, **value} if isinstance(value, dict) and not value.get("sources") else value
+
+    @model_validator(mode="after")
+    def _name_models_once(self) -> GenerationRecipe:
+        names = [source.name for source in self.sources]
+        if self.sources and self.model is not None:
+            raise ValueError("sources: bring models of their own; leave the section model out")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"sources: the name '{twice[0]}' is there twice")
+        total = sum(source.candidates for source in self.sources)
+        if self.sources and "candidates" in self.model_fields_set and self.candidates != total:
+            raise ValueError(f"candidates: {self.candidates}, but those of the sources are {total}; leave it out")
+        return self
+
+    def drawn_by(self, source: DrawnBy) -> GenerationRecipe:
+        """Return the recipe of one source alone."""
+        own = source.model_dump(exclude={"name", "model", "weights"}, exclude_none=True)
+        return self.model_copy(update={**own, "model": source.model, "sources": []})
 
     def settings(self, family: DenoiserFamily) -> tuple[SamplerSettings, ...]:
         """Return how pictures or clips are drawn, one for each guidance scale.

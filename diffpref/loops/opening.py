@@ -48,13 +48,30 @@ def quiet_libraries() -> None:
         diffusers.utils.logging.disable_progress_bar()
 
 
-def load_model(model: Model, device: str) -> Any:
-    """Load all parts of the model that a config names."""
+def load_model(model: Model, device: str, weights: str | None = None) -> Any:
+    """Load all parts of the model that a config names.
+
+    Args:
+        model: the section of a recipe.
+        device: where it is to lie.
+        weights: what was trained of it, as a contender of an evaluation is named: a run's folder, with ``:ema`` its
+            average; a LoRA; the folder of a denoiser. None: the model itself.
+
+    Raises:
+        CheckpointError: nothing that could take its place lies there, or a run without a result.
+        ModelError: it cannot be loaded, or does not fit the model.
+    """
     from diffpref.models import open_family
     from diffpref.models.attention import set_attention
 
     quiet_libraries()
-    family = open_family(model)
+    family: Any = open_family(model)
+    if weights is not None:
+        from diffpref.evaluation.contenders import parse_contenders
+        from diffpref.evaluation.placing import place_contender
+
+        (contender,) = parse_contenders([f"weights={weights}"])
+        family = place_contender(contender, lambda: family)
     assert family.network is not None
     set_attention(family.network, model.attention)
     return family.to(device)
@@ -83,8 +100,14 @@ def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     return Sampler(family, role, settings)
 
 
-def fingerprint(family: Any, model: Model) -> str:
-    """Return which model draws: family, path, and a digest of everything in it that decides what it draws."""
+def fingerprint(family: Any, model: Model, trained: str | None = None) -> str:
+    """Return which model draws: family, path, and a digest of everything in it that decides what it draws.
+
+    Args:
+        family: the model, loaded.
+        model: the section of a recipe.
+        trained: the weights that `load_model` has put into it.
+    """
     from diffpref.cache import component_digest
 
     if family.likelihood == "tokens":
@@ -95,5 +118,8 @@ def fingerprint(family: Any, model: Model) -> str:
         weights = component_digest(family.network, family.vae, *(text.model for text in family.texts))
         tokenizers = [text.tokenizer.backend_tokenizer.to_str() for text in family.texts]
         settings = [dict(family.scheduler_config), family.zero_unconditional, model.precision]
+    if trained is not None:  # by what a LoRA is multiplied, its weights do not say
+        scales = ((layer, getattr(module, "scaling", None)) for layer, module in family.network.named_modules())
+        settings.append([(layer, *scale.items()) for layer, scale in scales if isinstance(scale, dict)])
     content = json.dumps([weights, tokenizers, settings], sort_keys=True, default=str)
     return f"{model.family} {model.path} {hashlib.blake2b(content.encode(), digest_size=6).hexdigest()}"
