@@ -16,8 +16,6 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,17 +35,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from diffpref import rewards
 from diffpref.core.contracts import Reward
 from diffpref.core.errors import ConfigError, NonFiniteError, ShapeError, suggest
-from diffpref.core.files import write_atomic
 from diffpref.pipelines import registry
+from diffpref.pipelines._saving import SavesItsLoader
 
 __all__ = ["BestOfNOutput", "BestOfNPipeline"]
 
-LOADER = '''"""Loads with DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)."""
-
-from diffpref.pipelines.best_of_n import BestOfNPipeline
-
-__all__ = ["BestOfNPipeline"]
-'''
 NUM_CANDIDATES = 4
 DECIDED_HERE = frozenset({"num_images_per_prompt", "latents", "prompt_embeds", "pooled_prompt_embeds"})
 
@@ -72,7 +64,7 @@ class BestOfNOutput(BaseOutput):
     candidates: list[list[Image.Image]] | None = None
 
 
-class BestOfNPipeline(DiffusionPipeline):
+class BestOfNPipeline(SavesItsLoader, DiffusionPipeline):
     """Draws N pictures a prompt with a stock text-to-image pipeline and keeps the one that a reward likes best.
 
     Args:
@@ -86,6 +78,7 @@ class BestOfNPipeline(DiffusionPipeline):
         ConfigError: an unknown reward, half of a second text encoder, or a path for a reward that is an object.
     """
 
+    registered: ClassVar = "best_of_n"
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
     _optional_components: ClassVar = ["text_encoder_2", "tokenizer_2", "safety_checker", "feature_extractor"]
     _exclude_from_cpu_offload: ClassVar = ["safety_checker"]
@@ -255,11 +248,6 @@ class BestOfNPipeline(DiffusionPipeline):
         for name in options:
             if name not in known:
                 raise ConfigError(f"{name}: no option of {type(stock).__name__} that can be set{suggest(name, known)}")
-
-    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> None:
-        """Save the components, the reward's name, and a ``pipeline.py`` for ``custom_pipeline=``."""
-        write_atomic(Path(save_directory) / "pipeline.py", LOADER)
-        super().save_pretrained(save_directory, **options)
 
 
 def _draw_seeds(count: int, generator: torch.Generator | None) -> list[int]:

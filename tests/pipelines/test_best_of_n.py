@@ -252,8 +252,8 @@ def test_wrong_parts_raise(stock: Any) -> None:
         BestOfNPipeline(stock.vae, stock.text_encoder, stock.tokenizer, stock.unet, stock.scheduler, stock.text_encoder)
 
 
-def test_the_registry_knows_the_pipeline_by_its_files_name() -> None:
-    assert list(pipelines.registry) == ["best_of_n"]
+def test_the_registry_knows_pipelines_by_the_names_of_their_files() -> None:
+    assert pipelines.registry.names() == ["best_of_n", "guided_pairs", "inversion"]
     assert pipelines.registry.get("best_of_n") is BestOfNPipeline
     with pytest.raises(ConfigError, match="unknown pipeline 'best_of_m'; did you mean 'best_of_n'"):
         pipelines.registry.get("best_of_m")
