@@ -24,7 +24,7 @@ from diffpref.shapes.render import SIZE
 
 __all__ = ["MEASURED", "Oracle", "load_oracle", "shapes_facts"]
 
-MEASURED = ("dynamic_degree", "steadiness")
+MEASURED = ("dynamic_degree", "steady_light")
 """What is told of a clip besides the facts of its caption."""
 
 
@@ -76,11 +76,18 @@ class Oracle:
         rows: list[dict[str, float]] = []
         for number, (item, prompt) in enumerate(zip(media, prompts, strict=True)):
             row: dict[str, float] = {name: float(holds) for name, holds in _read(number, item, prompt).items()}
-            if is_clip(item):
-                seen = watch(_clip(item))
-                row |= {"dynamic_degree": seen.dynamic_degree, "steadiness": 1 - seen.flicker / 255}
-            rows.append(row)
+            rows.append(row | self.watched(item) if is_clip(item) else row)
         return {name: torch.tensor([row.get(name, math.nan) for row in rows]) for name in self.info.aspects}
+
+    @staticmethod
+    def watched(clip: Media) -> dict[str, float]:
+        """Return what is told of a clip whatever its caption, by the names of `MEASURED`.
+
+        Raises:
+            DataError: a clip of another size, or of one frame.
+        """
+        seen = watch(_clip(clip))
+        return {"dynamic_degree": seen.dynamic_degree, "steady_light": 1 - seen.flicker / 255}
 
 
 def shapes_facts(item: Media, prompt: str) -> dict[str, bool]:

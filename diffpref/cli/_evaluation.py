@@ -25,7 +25,7 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
     """Return the model that all start from: ``--base``, else that of the first run.
 
     Raises:
-        ConfigError: neither is given, or the model draws no pictures.
+        ConfigError: neither is given, or the model draws neither pictures nor clips.
     """
     from diffpref.config import Model
     from diffpref.models import registry
@@ -40,13 +40,19 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
         if family is None:
             raise ConfigError(f"--family: must be given with --base; known: {', '.join(registry.names())}")
         model = Model.model_validate({**told, "path": base, "family": family})
-    if registry.get(model.family).samples != "images":
-        raise ConfigError(f"the family '{model.family}' draws no pictures; diffpref evaluate compares models that do")
+    if registry.get(model.family).likelihood != "denoising":
+        raise ConfigError(
+            f"the family '{model.family}' draws no pictures and no clips; diffpref evaluate compares models that do"
+        )
     return model
 
 
 def sampler_settings(given: Namespace, recipe: Recipe | None, model: Model) -> SamplerSettings:
-    """Return how everyone draws: as told, else as the first run's validation does."""
+    """Return how everyone draws: as told, else as the first run's validation does.
+
+    Raises:
+        ConfigError: frames of pictures, or more than the family takes.
+    """
     from diffpref.config import Validation
     from diffpref.models import open_family
     from diffpref.sampling import SamplerSettings
@@ -57,9 +63,11 @@ def sampler_settings(given: Namespace, recipe: Recipe | None, model: Model) -> S
         num_inference_steps=given.num_inference_steps or told.num_inference_steps,
         guidance_scale=told.guidance_scale if given.guidance_scale is None else given.guidance_scale,
         solver=given.solver,
-        resolution=resolution or open_family(model, "vae").native_resolution(),
+        resolution=resolution,
         batch_size=given.batch_size,
-    )
+        num_frames=given.num_frames or (recipe.data.num_frames if recipe else None),
+        fps=given.fps or (recipe.data.fps if recipe else None),
+    ).settled(open_family(model, "vae"))
 
 
 def read_prompts(words: Sequence[str]) -> PromptSet:
@@ -90,13 +98,15 @@ def make_plan(
     from diffpref.core.assets import resolve
     from diffpref.evaluation.plan import EvaluationPlan, evaluation_pairs
     from diffpref.evaluation.published import architecture_of
+    from diffpref.models import registry
     from diffpref.models.loading import load_settings
 
     def repeated(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(value for value in values for _ in range(given.seeds))
 
     texts, seeds = evaluation_pairs(found.prompts, given.seeds, given.seed)
-    unet = load_settings(resolve(model.path), "unet", "config.json", revision=model.revision)
+    part = registry.get(model.family).network_part
+    network = load_settings(resolve(model.path), part, "config.json", revision=model.revision)
     return EvaluationPlan(
         tuple(texts),
         tuple(seeds),
@@ -104,7 +114,7 @@ def make_plan(
         repeated(found.metadata or ()),
         base={
             "family": model.family,
-            "architecture": architecture_of(unet),
+            "architecture": architecture_of(network),
             "weights": digest,
             "precision": model.precision,
             "variant": model.variant,

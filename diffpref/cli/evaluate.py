@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.evaluation.embedding import embedder_of
     from diffpref.evaluation.evaluating import base_of, evaluate
     from diffpref.evaluation.folder import EvaluationFolder
-    from diffpref.evaluation.measures import PROBES
-    from diffpref.evaluation.measuring import Measures, Studio
+    from diffpref.evaluation.measures import CLIP_PROBES, MOTION_PROBES, PROBES
+    from diffpref.evaluation.measuring import NOUNS, Measures, Studio
     from diffpref.evaluation.placing import ContentDigests, check_contenders
+    from diffpref.models import registry as families
     from diffpref.models.attention import set_attention
 
     start = time.perf_counter()
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--against: nobody is called '{given.against}'; known: {', '.join(known)}")
     recipe = base_of(contenders)
     model = base_model(given.base, given.family, recipe)
-    check_contenders(contenders, model.path, model.revision)
+    check_contenders(contenders, model.path, model.revision, part=families.get(model.family).network_part)
     output = output_folder(given.output, contenders)
     found = read_prompts(given.prompts)
     device = pick_device(given.device)
@@ -62,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     digest = ContentDigests(output / "digests.json").of_path(model.path, model.revision)
     folder = EvaluationFolder(output, make_plan(given, found, model, settings, digest, device))
     judges, facts = judges_and_facts(named, device)
+    still = folder.plan.kind == "image"
+    probes: Any = PROBES if still else {**CLIP_PROBES, **(MOTION_PROBES if facts else {})}
     studio = Studio(
         folder,
         lambda: load_model(model, device),
@@ -72,12 +76,12 @@ def main(argv: Sequence[str]) -> int:
     standings = evaluate(
         contenders,
         studio,
-        Measures(judges, facts, PROBES, embedder_of(judges)),
+        Measures(judges, facts, probes, embedder_of(judges) if still else None),
         digest,
         against=given.against,
         ties=given.ties,
         images=given.images,
-        tell=_silent if given.json else _tell_chunk,
+        tell=_silent if given.json else partial(_tell_chunk, NOUNS[folder.plan.kind]),
         setting={"base model": model.path},
     )
     by_name = {one.name: one for one in (BASE_CONTENDER, *contenders)}
@@ -106,8 +110,8 @@ def _silent(name: str, done: int, total: int) -> None:
     pass
 
 
-def _tell_chunk(name: str, done: int, total: int) -> None:
-    print(f"{name}: {done:,} of {total:,} pictures", file=sys.stderr, flush=True)
+def _tell_chunk(noun: str, name: str, done: int, total: int) -> None:
+    print(f"{name}: {done:,} of {total:,} {noun}", file=sys.stderr, flush=True)
 
 
 def _write(
@@ -168,7 +172,7 @@ def _again(given: Namespace, command: str) -> int:
 
     from diffpref.core.errors import DataError
     from diffpref.core.files import read_json
-    from diffpref.data import decode_image
+    from diffpref.evaluation.folder import read_kept
     from diffpref.evaluation.standings import Standings
 
     if given.contenders or given.prompts or given.rewards:
@@ -178,7 +182,7 @@ def _again(given: Namespace, command: str) -> int:
     notes = [str(note) for note in read_json(output / "results.json").get("notes", ())]
 
     def pictures(name: str, positions: Sequence[int]) -> list[Any]:
-        return [decode_image(output / "pictures" / name / f"{position:05d}.png") for position in positions]
+        return [read_kept(output, name, position) for position in positions]
 
     try:
         report = _write(output, standings, pictures, command, notes=notes, seconds={})
@@ -219,7 +223,7 @@ def _parser() -> Parser:
         "--images",
         choices=("keep", "sample", "none"),
         default="keep",
-        help="which pictures stay as PNG: all, those that the report shows, or none",
+        help="which pictures (PNG) and clips (WebP) stay: all, those that the report shows, or none",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the evaluation")
@@ -230,6 +234,10 @@ def _parser() -> Parser:
     parser.add_argument("--num_inference_steps", type=int, help="not given: the recipe's validation")
     parser.add_argument("--guidance_scale", type=float, help="not given: the recipe's validation")
     parser.add_argument("--resolution", type=int, help="pixels; not given: the recipe's, or the model's own")
+    parser.add_argument("--num_frames", type=int, help="of clips; not given: the recipe's, or the model's own")
+    parser.add_argument(
+        "--fps", type=float, help="frames a second of clips; not given: the recipe's, or the model's own"
+    )
     parser.add_argument("--solver", choices=("ddim", "dpmpp_2m"), default="ddim")
     parser.add_argument("--batch_size", type=int, default=16, help="pictures drawn at once")
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpref.cli._arguments import Parser, add_fields, build_section, overrides
 from diffpref.cli._reporting import is_main, progress_bar, score_lines, scores_json
-from diffpref.loops.judging import load_rewards, parse_reward
+from diffpref.loops.judging import check_scorers, load_rewards, parse_reward
 from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def main(argv: Sequence[str]) -> int:
     prompts = tuple(dict.fromkeys(listed))
     device = pick_device(arguments.device)
     scorers = load_rewards(recipe.rewards, device)
+    for model in [one.model for one in recipe.sources] or [recipe.model]:
+        if model is not None:
+            check_scorers(scorers, model.family)
     sources = {one.name: partial(_open, recipe.drawn_by(one), prompts, device, one.weights) for one in recipe.sources}
     with progress_bar("candidate") as tell:
         told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}

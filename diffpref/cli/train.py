@@ -41,11 +41,14 @@ def validation_scorers(recipe: Recipe) -> dict[str, Reward]:
     """Load what scores the validation pictures, before anything else, on the process that draws them.
 
     Raises:
-        ConfigError: an unknown reward or option.
+        ConfigError: an unknown reward or option, or a reward of what the model does not make.
         ModelError: a path holds no such model.
     """
-    from diffpref.loops.judging import load_rewards
+    from diffpref.loops.judging import check_scorers, load_rewards
     from diffpref.loops.opening import pick_device
 
-    draws = recipe.validation.every and os.environ.get("RANK", "0") == "0"
-    return load_rewards(recipe.validation.rewards, pick_device(None)) if draws else {}
+    if not recipe.validation.every or os.environ.get("RANK", "0") != "0":
+        return {}
+    scorers = load_rewards(recipe.validation.rewards, pick_device(None))
+    check_scorers(scorers, recipe.model.family)
+    return scorers

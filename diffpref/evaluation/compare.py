@@ -133,6 +133,7 @@ def comparison(standings: Standings, name: str, against: str | None = None) -> C
         seed=standings.seed,
         names=(against, name),
         ties=standings.ties,
+        noun=standings.noun,
     )
 
 

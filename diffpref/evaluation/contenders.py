@@ -12,7 +12,16 @@ from diffpref.config import Recipe, load_recipe
 from diffpref.core.assets import PREFIX, resolve
 from diffpref.core.errors import CheckpointError, ConfigError
 
-__all__ = ["BASE", "BASE_CONTENDER", "Contender", "ContenderKind", "open_run", "parse_contenders", "result_folder"]
+__all__ = [
+    "BASE",
+    "BASE_CONTENDER",
+    "DENOISERS",
+    "Contender",
+    "ContenderKind",
+    "open_run",
+    "parse_contenders",
+    "result_folder",
+]
 
 BASE = "base"
 """The name of the model that all contenders started from."""
@@ -22,6 +31,8 @@ ContenderKind: TypeAlias = Literal["base", "run", "lora", "network", "pipeline",
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _EMA = ":ema"
+DENOISERS = ("unet", "transformer")
+"""Folders of the denoiser in a whole model."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def _kind(path: str) -> ContenderKind:
         raise CheckpointError(f"{path} is not a run: no such folder; nor is it a LoRA, a model, or a hub id")
     if (where / "model_index.json").is_file():
         return "pipeline"
-    if any((where / part / "config.json").is_file() for part in ("", "unet")):
+    if any((where / part / "config.json").is_file() for part in ("", *DENOISERS)):
         return "network"
     if where.is_dir() and any(where.glob("*.safetensors")):
         return "lora"

@@ -23,6 +23,7 @@ from torch import Tensor
 from diffpref.core.contracts import Role, Rows
 from diffpref.core.errors import ModelError
 from diffpref.core.files import write_atomic
+from diffpref.core.media import Clip, Media
 from diffpref.core.randomness import Random
 from diffpref.data import image_tensor
 from diffpref.models import DenoiserFamily
@@ -58,38 +59,48 @@ class DriftProbe:
         except (OSError, SafetensorError):
             return None
 
-    def ask_base(self, family: DenoiserFamily, role: Role, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def ask_base(self, family: DenoiserFamily, role: Role, pictures: Sequence[Media]) -> dict[str, Tensor]:
         """Encode the base's pictures, ask it, and keep both.
 
         Args:
             family: the base, complete.
             role: its denoiser.
-            pictures: K, (H, W, 3) uint8.
+            pictures: K, (H, W, 3) uint8, or clips.
         """
-        pixels = torch.stack([image_tensor(picture, self.resolution).pixels for picture in pictures])
+        pixels = torch.stack([self._pixels(picture) for picture in pictures])
         # contiguous, as the file gives it back: another layout would be another last bit
         clean = family.encode_media(pixels).mean.float().cpu().contiguous()
         found = {"clean": clean, "noise_prediction": self.predictions(family, role, clean)}
         write_atomic(self.file, save({name: tensor.contiguous() for name, tensor in found.items()}))
         return found
 
+    def _pixels(self, item: Media) -> Tensor:
+        """Return (3, R, R) of a picture, (F, 3, R, R) of a clip, in [-1, 1]."""
+        if isinstance(item, Clip):
+            return torch.stack([self._pixels(frame) for frame in item.frames])
+        return image_tensor(item, self.resolution).pixels
+
     @torch.no_grad()
     def predictions(self, family: DenoiserFamily, role: Role, clean: Tensor) -> Tensor:
-        """Return (K, T, C, H, W) float32: the noise that a model sees in K noised latents at T timesteps."""
+        """Return (K, T, C, H, W) float32: the noise that a model sees in K noised latents at T timesteps.
+
+        Of videos (K, T, C, F, H, W).
+        """
         device = next(family.network.parameters()).device
-        timesteps = family.sample_timesteps(torch.tensor(PLACES)).to(device)
+        schedule = family.schedule_at(self.resolution)  # of some flows it depends on the size
+        timesteps = schedule.draw(family.density(torch.tensor(PLACES))).to(device)
         conditioning = family.encode_prompt(list(self.prompts), self.resolution)
         found = []
         for row, noise in enumerate(self.noise(clean).to(device)):
-            noisy = family.add_noise(clean[row : row + 1].to(device).expand_as(noise), noise, timesteps)
+            noisy = schedule.add_noise(clean[row : row + 1].to(device).expand_as(noise), noise, timesteps)
             inputs = {"noisy": noisy, "timesteps": timesteps}
             rows = Rows("denoising", inputs, conditioning.take([row] * len(PLACES)), groups={})
             answer = role(rows)["prediction"].float()
-            found.append(family.schedule.to_noise(answer, noisy, timesteps).cpu())
+            found.append(schedule.to_noise(answer, noisy, timesteps).cpu())
         return torch.stack(found)
 
     def noise(self, clean: Tensor) -> Tensor:
-        """Return (K, T, C, H, W) standard normal noise, a function of seed, picture and timestep."""
+        """Return standard normal noise in the shape of `predictions`, a function of seed, picture and timestep."""
         random, shape = Random(self.seed), tuple(clean.shape[1:])
         return torch.stack(
             [random.normal("drift", [(seed, place) for place in range(len(PLACES))], shape) for seed in self.seeds]

@@ -79,7 +79,7 @@ def evaluate(
     if not measures.judges and measures.facts is None:
         raise DataError("nobody judges: name at least one reward")
     folder, plan = studio.folder, studio.folder.plan
-    check_judges(measures.judges, metadata=bool(plan.metadata))
+    check_judges(measures.judges, metadata=bool(plan.metadata), kind=plan.kind)
     everyone = [BASE_CONTENDER, *contenders]
     digests = ContentDigests(folder.digests)
     found = {one.name: digests.of(one, base_digest) for one in everyone}
@@ -114,7 +114,12 @@ def evaluate(
         against=against,
         ties=ties,
         seed=plan.seed,
-        setting={**plan.decisive(), **(setting or {}), "versions": library_versions()},
+        setting={
+            **plan.decisive(),
+            **({"media": "clips"} if plan.kind == "video" else {}),
+            **(setting or {}),
+            "versions": library_versions(),
+        },
     )
 
 

@@ -1,8 +1,8 @@
 """The folder of an evaluation: what was drawn and scored stays, so that a killed evaluation goes on where it was.
 
-``plan.json`` says what the pictures are of; ``pictures/NAME/00012.png`` are a contender's, lossless;
-``columns/NAME/MEASURE.json`` hold what was said of them, in the same order, and grow chunk by chunk. Every file is
-complete or absent.
+``plan.json`` says what the pictures are of; ``pictures/NAME/00012.png`` are a contender's, lossless; clips are too, and
+end in ``.webp``; ``columns/NAME/MEASURE.json`` hold what was said of them, in the same order, and grow chunk by chunk.
+Every file is complete or absent.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from diffpref.core.contracts import Candidate
 from diffpref.core.errors import DataError
 from diffpref.core.files import read_json, remove_folder, remove_leftovers, write_atomic, write_json
+from diffpref.core.media import Clip, Media
 from diffpref.data import decode_image, encode_png
+from diffpref.data.clips import encode_clip, read_clip
 from diffpref.evaluation.plan import EvaluationPlan
 
-__all__ = ["ColumnFile", "EvaluationFolder"]
+__all__ = ["ColumnFile", "EvaluationFolder", "read_kept"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 PLAN = "plan.json"
+SUFFIXES = {"image": ".png", "video": ".webp"}
 SHOWN = 4
 
 
@@ -89,23 +93,24 @@ class EvaluationFolder:
         return self.path / "pictures" / name
 
     def _picture(self, name: str, index: int) -> Path:
-        return self.pictures(name) / f"{index:05d}.png"
+        return self.pictures(name) / f"{index:05d}{SUFFIXES[self.plan.kind]}"
 
-    def put(self, name: str, index: int, picture: np.ndarray) -> None:
-        """Keep a picture, (H, W, 3) uint8."""
-        write_atomic(self._picture(name, index), encode_png(picture))
+    def put(self, name: str, index: int, picture: np.ndarray | Clip) -> None:
+        """Keep a picture, (H, W, 3) uint8, or a clip."""
+        content = encode_clip(picture) if isinstance(picture, Clip) else encode_png(picture)
+        write_atomic(self._picture(name, index), content)
 
     def has(self, name: str, index: int) -> bool:
         """Whether a file of the picture is there, readable or not."""
         return self._picture(name, index).is_file()
 
-    def get(self, name: str, index: int) -> np.ndarray | None:
-        """Return a picture, (H, W, 3) uint8; None where there is none, or none that can be read, which is told."""
+    def get(self, name: str, index: int) -> Media | None:
+        """Return a picture, (H, W, 3) uint8, or a clip; None where there is none that can be read, which is told."""
         file = self._picture(name, index)
         if not file.exists():
             return None
         try:
-            return np.asarray(decode_image(file))
+            return _read(file)
         except DataError as error:
             logger.warning("%s; it is drawn again", error)
             file.unlink(missing_ok=True)
@@ -122,6 +127,21 @@ class EvaluationFolder:
         """Return what was said of a contender's pictures by a measure; its words by another version are forgotten."""
         safe = re.sub(r"[^\w.-]+", "-", measure)
         return ColumnFile(self.path / "columns" / name / f"{safe}.json", measure, version)
+
+
+def _read(file: Path) -> Media:
+    return np.asarray(decode_image(file)) if file.suffix == SUFFIXES["image"] else read_clip(Candidate(path=str(file)))
+
+
+def read_kept(folder: Path, name: str, index: int) -> Media:
+    """Return a picture, (H, W, 3) uint8, or a clip that an evaluation has kept.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    stem = folder / "pictures" / name / f"{index:05d}"
+    found = [file for suffix in SUFFIXES.values() if (file := stem.with_suffix(suffix)).exists()]
+    return _read(found[0] if found else stem.with_suffix(SUFFIXES["image"]))
 
 
 @dataclass

@@ -115,13 +115,13 @@ def sentence(comparison: Comparison) -> str:
     if (facts := comparison.all_facts) is not None:
         d = facts.difference
         return (
-            f"All facts are right in {percent(facts.aligned_share)} of {side(aligned)}'s pictures and "
+            f"All facts are right in {percent(facts.aligned_share)} of {side(aligned)}'s {comparison.noun} and "
             f"{percent(facts.base_share)} of {side(base)}'s: {d.estimate:+.1f} points "
             f"({level} {d.low:+.1f} to {d.high:+.1f}) on {pairs}."
         )
     name, win = next(((one.name, one.win) for one in comparison.judges if one.win), ("", None))
     if win is None:
-        return f"No judge gave finite scores to both pictures of any of {pairs} of {side(aligned)}{against}."
+        return f"No judge gave finite scores to both {comparison.noun} of any of {pairs} of {side(aligned)}{against}."
     return (
         f"By {words(name)}, {side(aligned)} wins {percent(win.rate)} of {pairs}{against} "
         f"({level} {100 * win.low:.1f} to {100 * win.high:.1f}; ties count {TIES[comparison.ties]})."

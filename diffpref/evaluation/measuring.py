@@ -11,6 +11,8 @@ import numpy as np
 
 from diffpref.core.contracts import Reward
 from diffpref.core.errors import ConfigError
+from diffpref.core.judging import MediaKind
+from diffpref.core.media import Media
 from diffpref.evaluation.compare import Facts, ask, look
 from diffpref.evaluation.contenders import Contender
 from diffpref.evaluation.embedding import EmbeddingFiles
@@ -21,18 +23,21 @@ from diffpref.models import DenoiserFamily
 from diffpref.models.base import Network
 from diffpref.sampling import Sampler
 
-__all__ = ["Images", "Measures", "Sample", "Studio", "check_judges", "measure"]
+__all__ = ["KINDS", "NOUNS", "Images", "Measures", "Sample", "Studio", "check_judges", "check_kinds", "measure"]
 
 logger = logging.getLogger(__name__)
 
-Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[np.ndarray]]
-"""Prompts and seeds to (H, W, 3) uint8 pictures."""
+Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[Media]]
+"""Prompts and seeds to (H, W, 3) uint8 pictures, or to clips."""
 
 Images = Literal["keep", "sample", "none"]
 """Which pictures stay: all, those that the report shows, or none."""
 
 AT_LEAST = 64  # pictures of a chunk
 FACTS = "facts"
+NOUNS: Mapping[MediaKind, str] = {"image": "pictures", "video": "clips", "audio": "sounds", "text": "texts"}
+KINDS: Mapping[str, MediaKind] = {"images": "image", "videos": "video"}
+"""What a family makes -> what that is to a reward."""
 
 
 class Studio:
@@ -78,8 +83,8 @@ class Studio:
                 self.folder.put(name, index, picture)
         return len(missing)
 
-    def show(self, contender: Contender, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return pictures, (H, W, 3) uint8 each, drawing those that are missing or cannot be read."""
+    def show(self, contender: Contender, indices: Sequence[int]) -> list[Media]:
+        """Return pictures, (H, W, 3) uint8 each, or clips, drawing those that are missing or cannot be read."""
         self.draw(contender, indices)
         shown = [self.folder.get(contender.name, index) for index in indices]
         if damaged := [index for index, picture in zip(indices, shown, strict=True) if picture is None]:
@@ -91,12 +96,12 @@ class Studio:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is asked of every picture.
+    """What is asked of every picture or clip.
 
     Args:
         judges: name -> reward.
         facts: ground truth, where the world has one.
-        probes: name -> function of a picture, (H, W, 3) uint8, to a number.
+        probes: name -> function of a picture, (H, W, 3) uint8, or of a clip, to a number.
         embedder: the judge whose embeddings tell diversity and the distance from the base's pictures.
         facts_version: part of what is kept.
         probes_version: likewise.
@@ -118,13 +123,13 @@ class Measures:
         told += [(FACTS, FACTS, self.facts_version)] if self.facts else []
         return told + [("probe", name, self.probes_version) for name in self.probes]
 
-    def embed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def embed(self, pictures: Sequence[Media]) -> np.ndarray:
         """Return the embedder's (N, D) float32."""
         judge: Any = self.judges[self.embedder or ""]
         return np.asarray(judge.embed_images(pictures), dtype=np.float32)
 
     def answer(
-        self, kind: str, name: str, pictures: Sequence[np.ndarray], prompts: Sequence[str], metadata: Sequence[Any]
+        self, kind: str, name: str, pictures: Sequence[Media], prompts: Sequence[str], metadata: Sequence[Any]
     ) -> list[Any]:
         """Return what is said of each picture, JSON-ready."""
         if kind == "judge":
@@ -135,12 +140,31 @@ class Measures:
         return [float(self.probes[name](picture)) for picture in pictures]
 
 
-def check_judges(judges: Mapping[str, Any], *, metadata: bool) -> None:
+def check_kinds(judges: Mapping[str, Reward], kind: MediaKind) -> None:
+    """Refuse, before anything is drawn, rewards of another kind of media.
+
+    Args:
+        judges: name -> reward.
+        kind: of what is drawn.
+
+    Raises:
+        ConfigError: the line says which reward, and how rewards of pictures are asked about clips.
+    """
+    for name, judge in judges.items():
+        if not judge.info.takes(kind):
+            hint = ""
+            if (judge.info.media, kind) == ("image", "video"):
+                hint = f"; score frames: {{frame_mean: {{reward: {name}}}}}, with the options of {name} in it"
+            raise ConfigError(f"reward '{name}' scores {NOUNS[judge.info.media]}, and {NOUNS[kind]} are drawn{hint}")
+
+
+def check_judges(judges: Mapping[str, Any], *, metadata: bool, kind: MediaKind = "image") -> None:
     """Refuse, before anything is drawn, judges that cannot score the pictures.
 
     Args:
         judges: name -> reward.
         metadata: whether the prompts come with any.
+        kind: of what is drawn.
 
     Raises:
         ConfigError: a judge of another kind of media, one that only compares, or one that reads metadata which the
@@ -149,8 +173,7 @@ def check_judges(judges: Mapping[str, Any], *, metadata: bool) -> None:
     for name, judge in judges.items():
         if not callable(getattr(judge, "score", None)):
             raise ConfigError(f"reward '{name}' compares two items and scores none; name one that scores pictures")
-        if judge.info.media != "image":
-            raise ConfigError(f"reward '{name}' scores {judge.info.media}, and contenders draw pictures")
+        check_kinds({name: judge}, kind)
         if judge.info.needs_metadata and not metadata:
             raise ConfigError(
                 f"reward '{name}' reads what a picture should show from metadata, which these prompts do not have; name"

@@ -59,6 +59,7 @@ tbody th { font-weight: 600; }
 .pair figcaption .seed { font-weight: 400; white-space: nowrap; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; font-size: .82rem; line-height: 1.4; }
 .two img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--line); }
+.two img.strip, .many img.strip { margin-top: .25rem; border-radius: 2px; }
 .rows { display: grid; gap: 1.1rem; margin: 1rem 0; }
 .many { display: flex; flex-wrap: wrap; gap: .6rem; font-size: .82rem; line-height: 1.4; }
 .many > div { width: 12rem; }

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from diffpref.core.assets import resolve
 from diffpref.core.errors import CheckpointError, ConfigError, DiffprefError, ModelError
 from diffpref.core.files import read_json, sha256, write_json
-from diffpref.evaluation.contenders import Contender, result_folder
+from diffpref.evaluation.contenders import DENOISERS, Contender, result_folder
 from diffpref.models import DenoiserFamily, ModelFamily
 from diffpref.models.adapters._peft import load_lora
 from diffpref.models.base import Network
@@ -23,7 +23,7 @@ from diffpref.models.precision import DTYPES
 __all__ = ["ContentDigests", "apply_result", "check_contenders", "place_contender"]
 
 OF_LATENTS = ("in_channels", "out_channels")
-MUST_AGREE = (*OF_LATENTS, "cross_attention_dim", "addition_embed_type")
+MUST_AGREE = (*OF_LATENTS, "cross_attention_dim", "joint_attention_dim", "pooled_projection_dim", "addition_embed_type")
 """Settings of denoisers that read the same latents, and of those that read the same text too."""
 INDEX = "model_index.json"
 
@@ -100,7 +100,8 @@ def _whole(base: DenoiserFamily, path: str) -> DenoiserFamily:
     """Load a model with its own VAE and text encoders, if its latents are the base's."""
     own = next(base.network.parameters())
     dtype, device, factor = own.dtype, own.device, base.vae_factor()
-    _check_agrees(OF_LATENTS, load_settings(path, "unet", "config.json"), base.network.config, base.path)
+    there = load_settings(path, base.network_part, "config.json")
+    _check_agrees(OF_LATENTS, there, base.network.config, base.path)
     del own
     base.drop("network", "vae", "text")  # its memory is free before the other is loaded
     precision = next(name for name, one in DTYPES.items() if one == dtype)
@@ -112,15 +113,15 @@ def _whole(base: DenoiserFamily, path: str) -> DenoiserFamily:
 
 def _replace(family: DenoiserFamily, path: str) -> None:
     """Put another denoiser into the base, if it reads the same latents and the same text."""
-    subfolder = _network_folder(path)
+    subfolder = _network_folder(path, family.network_part)
     _check_agrees(MUST_AGREE, load_settings(path, subfolder, "config.json"), family.network.config, family.path)
     own = next(family.network.parameters())
     loaded = load_component(type(family.network), path, subfolder, dtype=own.dtype)
     family.network = freeze(loaded).to(own.device)
 
 
-def _network_folder(path: str) -> str:
-    return "" if (Path(path) / "config.json").is_file() else "unet"
+def _network_folder(path: str, part: str) -> str:
+    return "" if (Path(path) / "config.json").is_file() else part
 
 
 def _check_agrees(keys: Sequence[str], settings: Any, base: Any, path: str) -> None:
@@ -130,18 +131,21 @@ def _check_agrees(keys: Sequence[str], settings: Any, base: Any, path: str) -> N
             raise ModelError(f"does not fit {path}: its denoiser's {key} is {there}, the base's is {here}")
 
 
-def check_contenders(contenders: Sequence[Contender], path: str, revision: str | None = None) -> None:
+def check_contenders(
+    contenders: Sequence[Contender], path: str, revision: str | None = None, part: str = "unet"
+) -> None:
     """Refuse, before anything is drawn, a model that cannot be had or is of another architecture.
 
     Args:
         contenders: without the base.
         path: of the base.
         revision: of the base.
+        part: what the base's family calls its denoiser.
 
     Raises:
         ModelError: a line that names the contender and what does not fit.
     """
-    base = load_settings(resolve(path), "unet", "config.json", revision=revision)
+    base = load_settings(resolve(path), part, "config.json", revision=revision)
     for one in contenders:
         where = resolve(one.path)
         try:
@@ -149,7 +153,7 @@ def check_contenders(contenders: Sequence[Contender], path: str, revision: str |
                 _check_readable(Path(where))
             if one.kind in ("network", "pipeline", "hub"):
                 whole = one.kind == "pipeline" or (one.kind == "hub" and _has_index(where))
-                folder = "unet" if whole else _network_folder(where)
+                folder = part if whole else _network_folder(where, part)
                 settings = load_settings(where, folder, "config.json")
                 _check_agrees(OF_LATENTS if whole else MUST_AGREE, settings, base, path)
         except ModelError as error:
@@ -221,7 +225,7 @@ class ContentDigests:
 
 def _commit(path: str, revision: str | None) -> str:
     """Return the commit of a hub id's snapshot on this machine, which its folder is named after."""
-    for folder, name in (("", INDEX), ("unet", "config.json")):
+    for folder, name in (("", INDEX), *((part, "config.json") for part in DENOISERS)):
         try:
             load_settings(path, folder, name, revision=revision)  # fetched, if it is not here yet
         except ModelError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.randomness import hash_key
@@ -67,6 +67,11 @@ class EvaluationPlan:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def kind(self) -> Literal["image", "video"]:
+        """What contenders draw."""
+        return "video" if self.sampler.get("num_frames") else "image"
 
     @property
     def num_prompts(self) -> int:

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from diffpref.core.errors import ShapeError
 from diffpref.core.files import write_atomic
 from diffpref.evaluation import sections
 from diffpref.evaluation.agreeing import agreement_sheet, judges_agreement
 from diffpref.evaluation.compare import comparison
+from diffpref.evaluation.galleries import Galleries, Pictures
 from diffpref.evaluation.headline import TIES, fact_rows, headline, sentence
 from diffpref.evaluation.independence import independence_warnings
 from diffpref.evaluation.markdown import markdown
 from diffpref.evaluation.page import PAGE, STYLE
 from diffpref.evaluation.provenance import Provenance
 from diffpref.evaluation.results import Comparison
-from diffpref.evaluation.selection import order_by_gain, random_sample
+from diffpref.evaluation.selection import random_sample
 from diffpref.evaluation.sheets import make_sheets
 from diffpref.evaluation.standings import Standings
 from diffpref.evaluation.table import make_table
-from diffpref.plotting import PictureRow, as_uint8, labelled_grid, picture_grid
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from diffpref.core.contracts import Media
     from diffpref.ranking import Agreement
 
 __all__ = ["Pictures", "kept_pictures", "write_report"]
-
-Pictures: TypeAlias = "Callable[[str, Sequence[int]], Sequence[Media]]"
-"""A contender and positions to the pictures there."""
 
 AGREEING = {
     "judges": ("How far the judges agree", "About the pictures of all contenders."),
     "scorers": ("How far the scorers agree", "About the candidates from which the training pairs were made."),
 }
 """What is compared -> title and candidates."""
-LARGEST = 384  # pixels; larger pictures are reduced before they are put into the page
 FEWER = 4  # pairs at each end of the ranking, for each of several contenders
 
 
@@ -77,6 +68,8 @@ def write_report(
 ) -> Path:
     """Write ``report.html``, ``report.md``, ``results.json`` and, where there are pictures, ``grid.png``.
 
+    Clips stand in ``grid.png`` as strips of frames and move in ``grid.gif``, and in ``grid.mp4`` where PyAV is there.
+
     The page holds its pictures and curves itself, needs no script, and asks for nothing outside. Equal standings give
     equal numbers.
 
@@ -105,7 +98,7 @@ def write_report(
     sheets += [agreement_sheet(one, *AGREEING[name]) for name, one in agreeing.items()]
     provenance = provenance or Provenance()
     sampled = random_sample(len(standings.prompts), num_sampled)
-    shown = _Shown(standings, pictures, num_extremes if len(found) == 1 else min(num_extremes, FEWER))
+    shown = Galleries(standings, pictures, num_extremes if len(found) == 1 else min(num_extremes, FEWER))
     body = [
         sections.warnings(warnings),
         *(_contender(one, shown, sampled, alone=len(found) == 1) for one in found),
@@ -127,15 +120,15 @@ def write_report(
     standings.save(
         run_folder / "results.json", table=table.to_json(), warnings=warnings, agreement=told, notes=list(notes)
     )
-    if (grid := shown.grid(sampled)) is not None:
-        write_atomic(run_folder / "grid.png", _png(grid))
+    for name, content in shown.sheets(sampled).items():
+        write_atomic(run_folder / name, content)
     setting = sections.setting_rows(standings)
     write_atomic(run_folder / "report.md", markdown(title, lead, sheets, warnings, setting, provenance))
     write_atomic(run_folder / "report.html", page)
     return run_folder / "report.html"
 
 
-def _contender(one: Comparison, shown: _Shown, sampled: Sequence[int], *, alone: bool) -> str:
+def _contender(one: Comparison, shown: Galleries, sampled: Sequence[int], *, alone: bool) -> str:
     """Return the sections about one contender: the headline, its facts, its pictures."""
     names, level = one.names, f"{100 * one.level:g} %"
     facts = ""
@@ -151,80 +144,3 @@ def _contender(one: Comparison, shown: _Shown, sampled: Sequence[int], *, alone:
     body = [head if alone else f"<section><h2>{sections.esc(names[1])}</h2>{head}</section>"]
     body += [shown.sample(one, sampled)] if alone else []
     return "\n".join(filter(None, [*body, facts, *shown.extremes(one)]))
-
-
-class _Shown:
-    """The galleries of a page; empty where there are no pictures."""
-
-    def __init__(self, standings: Standings, pictures: Pictures | None, num_extremes: int) -> None:
-        self.standings, self.pictures, self.num_extremes = standings, pictures, num_extremes
-        self._uri = lru_cache(maxsize=None)(self._make_uri)
-
-    def _make_uri(self, name: str, position: int) -> str:
-        from PIL import Image
-
-        assert self.pictures is not None
-        picture = Image.fromarray(as_uint8(self.pictures(name, [position])[0]))
-        picture.thumbnail((LARGEST, LARGEST))  # never enlarges
-        return "data:image/png;base64," + base64.b64encode(_png(picture)).decode("ascii")
-
-    def _pairs(self, one: Comparison, positions: Iterable[int]) -> list[str]:
-        base, aligned = one.names
-        return [sections.pair(one.items[i], self._uri(base, i), self._uri(aligned, i), one.names) for i in positions]
-
-    def sample(self, one: Comparison, sampled: Sequence[int]) -> str:
-        """Return pairs that nobody picked."""
-        if self.pictures is None:
-            return ""
-        told = f"{len(sampled)} of {len(one.items)} pairs, drawn by a fixed seed before anyone saw them."
-        return sections.gallery("Before and after", told, self._pairs(one, sampled))
-
-    def several(self, sampled: Sequence[int]) -> str:
-        """Return what all contenders drew from the same prompts and seeds, which nobody picked."""
-        if self.pictures is None:
-            return ""
-        told = f"{len(sampled)} of {len(self.standings.prompts)} prompts and seeds, drawn by a fixed seed."
-        figures = [
-            sections.several(self.standings, i, {name: self._uri(name, i) for name in self.standings.columns})
-            for i in sampled
-        ]
-        return sections.gallery("Side by side", told, figures, wide=True)
-
-    def extremes(self, one: Comparison) -> list[str]:
-        """Return the pairs with the largest gains and losses."""
-        if self.pictures is None:
-            return []
-        better, worse = order_by_gain(one)
-        measure = "facts right, then by the first judge's score" if one.facts else "the first judge's score"
-        shown = f"Ordered by the change in {measure}. The first {self.num_extremes} of"
-        gains, losses = (self._pairs(one, ends[: self.num_extremes]) for ends in (better, worse))
-        return [
-            sections.gallery("Largest gains", f"{shown} {len(better)} pairs that improved.", gains),
-            sections.gallery("Largest losses", f"{shown} {len(worse)} pairs that got worse.", losses),
-        ]
-
-    def grid(self, sampled: Sequence[int]) -> Image | None:
-        """Return one picture of the sample: pairs, or a row a prompt where there are more than two contenders."""
-        if self.pictures is None or not sampled:
-            return None
-        names = list(self.standings.columns)
-        columns = {name: self.pictures(name, sampled) for name in names}
-        prompts = [self.standings.prompts[i] for i in sampled]
-        if len(names) != 2:
-            rows = [(prompt, [columns[name][k] for name in names]) for k, prompt in enumerate(prompts)]
-            return labelled_grid(rows, heads=names)
-        base, aligned = self.standings.against, self.standings.others[0]
-        marks = [self._marks(base, aligned, i) for i in sampled]
-        shown = zip(prompts, columns[base], columns[aligned], marks, strict=True)
-        return picture_grid([PictureRow(*row) for row in shown], labels=(base, aligned))
-
-    def _marks(self, base: str, aligned: str, position: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        columns = [self.standings.columns[name].facts for name in (base, aligned)]
-        counts = [(sum(bool(values[position]) for values in facts.values()), len(facts)) for facts in columns]
-        return (counts[0], counts[1]) if columns[0] else None
-
-
-def _png(image: Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

@@ -87,6 +87,7 @@ class Comparison:
         seed: of the resampling.
         names: of the two sides, base and aligned, as they are shown.
         ties: what an exactly equal score counts for the aligned side.
+        noun: what was drawn: pictures or clips.
     """
 
     items: tuple[Item, ...]
@@ -99,6 +100,7 @@ class Comparison:
     seed: int = 0
     names: tuple[str, str] = ("base", "aligned")
     ties: Ties = "half"
+    noun: str = "pictures"
 
     @property
     def num_prompts(self) -> int:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffpref.core.contracts import Reward
 from diffpref.core.errors import DataError
+from diffpref.core.media import Media
 from diffpref.evaluation.compare import ALIGNED, Facts, comparison, judged_pair
 from diffpref.evaluation.contenders import BASE, open_run, result_folder
 from diffpref.evaluation.independence import labels_of
@@ -32,15 +31,15 @@ class Evaluation:
     Args:
         standings: every number, of the contenders base and aligned.
         comparison: of the two.
-        base_images: of the base model, in the order of ``comparison.items``.
+        base_images: pictures or clips of the base model, in the order of ``comparison.items``.
         aligned_images: of the aligned model.
         seconds: stage -> wall-clock seconds.
     """
 
     standings: Standings
     comparison: Comparison
-    base_images: Sequence[np.ndarray]
-    aligned_images: Sequence[np.ndarray]
+    base_images: Sequence[Media]
+    aligned_images: Sequence[Media]
     seconds: Mapping[str, float]
 
 
@@ -79,7 +78,7 @@ def evaluate_run(
     if not judges and facts is None:
         raise DataError("nobody judges: name at least one reward")
     seconds: dict[str, float] = {}
-    images: list[Sequence[np.ndarray]] = []
+    images: list[Sequence[Media]] = []
     tell = on_stage or (lambda stage: None)
     for stage in (BASE, ALIGNED):
         tell(stage)

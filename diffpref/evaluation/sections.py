@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from diffpref.plotting.timesteps import by_timestep
 from diffpref.ranking import Agreement
 
 __all__ = [
+    "Shown",
     "agreement_plots",
     "curves",
     "esc",
@@ -81,6 +82,18 @@ VERDICTS = ("better", "worse", "undecided")
 LEFT = ("measure", "win rate", "reading", "contender", "setting")  # columns set to the left; numbers go to the right
 
 
+class Shown(NamedTuple):
+    """A picture or clip in the page.
+
+    Args:
+        uri: a data URI; of a clip it moves.
+        strip: frames of a clip side by side, as a data URI; empty for pictures.
+    """
+
+    uri: str
+    strip: str = ""
+
+
 def esc(value: Any) -> str:
     """Return a value as text that is safe between tags and inside a quoted attribute."""
     return html.escape(str(value), quote=True)
@@ -117,7 +130,7 @@ def table(rows: Sequence[Row], names: tuple[str, str] = ("base", "aligned")) -> 
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _side(role: str, name: str, picture: str, prompt: str, facts: Mapping[str, bool]) -> str:
+def _side(role: str, name: str, shown: Shown, prompt: str, facts: Mapping[str, bool]) -> str:
     found = ""
     if facts:
         right = sum(facts.values())
@@ -125,16 +138,17 @@ def _side(role: str, name: str, picture: str, prompt: str, facts: Mapping[str, b
         wrong = ", ".join(words(fact) for fact, holds in facts.items() if not holds)
         found = f'<div><span class="dots" aria-hidden="true">{dots}</span> {right}/{len(facts)} right</div>'
         found += f'<div class="soft">wrong: {esc(wrong)}</div>' if wrong else ""
-    image = f'<img src="{picture}" alt="{esc(name)}: {esc(prompt)}" width="192" height="192" loading="lazy">'
+    image = f'<img src="{shown.uri}" alt="{esc(name)}: {esc(prompt)}" width="192" height="192" loading="lazy">'
+    image += f'<img class="strip" src="{shown.strip}" alt="frames of the above" loading="lazy">' if shown.strip else ""
     return f'<div>{image}<div class="side {role}">{esc(name)}</div>{found}</div>'
 
 
-def pair(item: Item, base: str, aligned: str, names: tuple[str, str] = ("base", "aligned")) -> str:
+def pair(item: Item, base: Shown, aligned: Shown, names: tuple[str, str] = ("base", "aligned")) -> str:
     """Return one pair: base left, aligned right, what is right in each, and every judge's scores.
 
     Args:
         item: the pair.
-        base: the base model's picture as a data URI.
+        base: the base model's picture.
         aligned: the aligned model's.
         names: of the two, as they are shown.
     """
@@ -152,16 +166,16 @@ def pair(item: Item, base: str, aligned: str, names: tuple[str, str] = ("base", 
     return f'<figure class="pair"><figcaption>{caption}</figcaption><div class="two">{sides}</div>{scores}</figure>'
 
 
-def several(standings: Standings, position: int, pictures: Mapping[str, str]) -> str:
+def several(standings: Standings, position: int, pictures: Mapping[str, Shown]) -> str:
     """Return what all contenders drew from one prompt and seed, with every judge's score.
 
     Args:
         standings: every number.
         position: of the prompt and seed.
-        pictures: contender -> its picture as a data URI.
+        pictures: contender -> its picture.
     """
     sides = []
-    for name, uri in pictures.items():
+    for name, shown in pictures.items():
         column, role = standings.columns[name], "base" if name == standings.against else "aligned"
         facts = {fact: bool(values[position]) for fact, values in column.facts.items()}
         lines = ""
@@ -170,7 +184,7 @@ def several(standings: Standings, position: int, pictures: Mapping[str, str]) ->
             told = "no score" if score is None else number(score)
             lines += f'<tr><td>{esc(words(judge))}</td><td class="num">{_numeric(told)}</td></tr>'
         scores = f'<table class="scores"><tbody>{lines}</tbody></table>' if lines else ""
-        sides.append(f"<div>{_side(role, name, uri, standings.prompts[position], facts)}{scores}</div>")
+        sides.append(f"<div>{_side(role, name, shown, standings.prompts[position], facts)}{scores}</div>")
     caption = f'{esc(standings.prompts[position])} <span class="seed">seed {standings.seeds[position]}</span>'
     return f'<figure class="pair"><figcaption>{caption}</figcaption><div class="many">{"".join(sides)}</div></figure>'
 
@@ -307,6 +321,8 @@ def limits(standings: Standings, notes: Sequence[str]) -> str:
     for name, column in standings.columns.items():
         for judge, count in column.not_finite.items():
             if count:
-                lines.append(f"{words(judge)} gave no finite score for {count} pictures of {name}; they are left out.")
+                lines.append(
+                    f"{words(judge)} gave no finite score for {count} {standings.noun} of {name}; they are left out."
+                )
     items = "".join(f"<li>{esc(line)}</li>" for line in (*lines, *notes))
     return f"<section><h2>Limits</h2><ul>{items}</ul></section>"

@@ -123,7 +123,10 @@ def _shares(standings: Standings, table: Table) -> Sheet:
         return percent(share.share) + (f" ({gap.estimate:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}])" if gap else "")
 
     rows = tuple((words(fact), *(cell(name, fact) for name in standings.columns)) for fact in facts)
-    note = f"Pictures in which a fact of the caption holds; in parentheses percentage points from {standings.against}."
+    note = (
+        f"{standings.noun.capitalize()} in which a fact of the caption holds; in parentheses percentage points from"
+        f" {standings.against}."
+    )
     return Sheet("Facts", ("fact", *standings.columns), rows, note)
 
 
@@ -171,8 +174,8 @@ def _probes(standings: Standings) -> Sheet:
 
     rows = tuple((name, *(cell(column, probe) for probe in names)) for name, column in standings.columns.items())
     note = (
-        "Means over pictures of what a judge may be fooled by. A contender that wins and has moved far from the base"
-        " in one of them may have found a weakness of the judge; look at its pictures."
+        f"Means over {standings.noun} of what a judge may be fooled by. A contender that wins and has moved far from"
+        f" the base in one of them may have found a weakness of the judge; look at its {standings.noun}."
     )
     return Sheet("Probes", ("contender", *map(words, names)), rows if names else (), note)
 
@@ -184,7 +187,8 @@ def _whole(standings: Standings) -> Sheet:
         return number(column.whole[name]) if name in column.whole else ""
 
     rows = tuple((name, *(cell(column, one) for one in names)) for name, column in standings.columns.items())
-    return Sheet("Distance from the base", ("contender", *map(words, names)), rows if names else (), WHOLE)
+    note = WHOLE if standings.noun == "pictures" else WHOLE_OF_CLIPS
+    return Sheet("Distance from the base", ("contender", *map(words, names)), rows if names else (), note)
 
 
 def _section(setting: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -199,6 +203,13 @@ WHOLE = (
     " Frechet distance: of the judge's embeddings of the pictures from those of the base's, comparable for equal counts"
     " only. Diversity: mean cosine distance of the pictures of one prompt; a model that hacks its reward draws the same"
     " picture for every seed."
+)
+
+
+WHOLE_OF_CLIPS = (
+    "Prediction drift: mean squared difference of the noise that contender and base predict in the same noised clips of"
+    " the base; it stands in for the KL divergence from the base. Denoising error: against the noise that is there."
+    " Frechet distance and diversity are measures of single pictures here and are not told of clips."
 )
 
 

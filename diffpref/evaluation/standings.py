@@ -65,7 +65,8 @@ class Standings:
         level: of all intervals.
         num_draws: resamples behind each interval.
         seed: of the resampling.
-        setting: JSON-ready, what the numbers depend on: base, sampler, prompt set, versions.
+        setting: JSON-ready, what the numbers depend on: base, sampler, prompt set, versions; ``media`` is ``clips``
+            where clips were drawn.
 
     Raises:
         ConfigError: nobody goes by the name ``against``.
@@ -104,6 +105,11 @@ class Standings:
     def num_prompts(self) -> int:
         """How many different prompts there are: the unit that is resampled."""
         return len(set(self.prompts))
+
+    @property
+    def noun(self) -> str:
+        """What contenders have drawn."""
+        return str(self.setting.get("media", "pictures"))
 
     @property
     def others(self) -> list[str]:

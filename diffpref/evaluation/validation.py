@@ -1,19 +1,22 @@
-"""Validation pictures: during training, always from the same prompts and seeds."""
+"""Validation pictures and clips: during training, always from the same prompts and seeds."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from diffpref.config import Validation
 from diffpref.core.contracts import Reward
 from diffpref.core.errors import ConfigError
 from diffpref.core.files import write_atomic
+from diffpref.core.media import Clip, Media
 from diffpref.models import open_family
 from diffpref.models.roles import NetworkRole
 from diffpref.plotting import labelled_grid
+from diffpref.plotting.clips import Strip, encode_gif, frames_to_show, strip, strip_sheet
 from diffpref.sampling import Sampler, SamplerSettings
 
 __all__ = ["ValidationPictures"]
@@ -24,8 +27,9 @@ PIXELS_AT_ONCE = 1024 * 1024  # beside a training step's weights and moments
 class ValidationPictures:
     """A trainer's callback that draws ``samples/step-000100.png``: a row a prompt, a column a seed.
 
-    The trackers get the pictures too, and the log what each scorer says of them on average, as ``eval/NAME``. The VAE
-    and the text encoders are loaded when the first picture is due and kept.
+    Of clips that file shows the frames side by side, and ``samples/step-000100.gif`` moves. The trackers get the
+    pictures too, and the log what each scorer says of them on average, as ``eval/NAME``. The VAE and the text encoders
+    are loaded when the first picture is due and kept.
 
     Args:
         settings: what to draw, and how often.
@@ -62,12 +66,28 @@ class ValidationPictures:
         if not trainer.world.is_main:  # it took part because the weights are spread over the processes
             return {}
         rows = [(p, pictures[i * columns : (i + 1) * columns]) for i, p in enumerate(settings.prompts)]
-        buffer = io.BytesIO()
-        labelled_grid(rows).save(buffer, format="PNG")
-        write_atomic(trainer.output / "samples" / f"step-{step:06d}.png", buffer.getvalue())
+        for suffix, content in self._sheets(rows).items():
+            write_atomic(trainer.output / "samples" / f"step-{step:06d}{suffix}", content)
         for number, (prompt, drawn) in enumerate(rows):
-            trainer.trackers.log_images(f"validation/{number:02d} {prompt[:60]}", drawn, step)
+            flat = [strip(one) if isinstance(one, Clip) else one for one in drawn]
+            trainer.trackers.log_images(f"validation/{number:02d} {prompt[:60]}", flat, step)
         return self._scores(pictures, prompts)
+
+    def _sheets(self, rows: Sequence[tuple[str, Sequence[Media]]]) -> dict[str, bytes]:
+        """Return the files of a step by their endings."""
+        buffer = io.BytesIO()
+        if not isinstance(rows[0][1][0], Clip):
+            labelled_grid(rows).save(buffer, format="PNG")
+            return {".png": buffer.getvalue()}
+        shown = [(prompt, [frames_to_show(clip) for clip in clips]) for prompt, clips in rows]
+        labels = [f"seed {seed}" for seed in self.settings.seeds]
+        strip_sheet([(p, list(map(Strip, labels, clips))) for p, clips in shown]).save(buffer, format="PNG")
+        first = shown[0][1][0]
+        frames = [
+            labelled_grid([(prompt, [clip.frames[k] for clip in clips]) for prompt, clips in shown])
+            for k in range(len(first.frames))
+        ]
+        return {".png": buffer.getvalue(), ".gif": encode_gif(frames, first.fps or 1)}
 
     def _scores(self, pictures: Sequence[Any], prompts: Sequence[str]) -> dict[str, float]:
         """Return each scorer's mean over finite scores; the log holds no other numbers, so these are counted."""
@@ -87,12 +107,13 @@ class ValidationPictures:
         family.network = trainer.family.network
         # Not the trainer's own role: its network may be wrapped, and only one process draws.
         role = NetworkRole(family, trainer.family.network, trainer.autocast)
-        resolution = trainer.recipe.data.resolution or family.native_resolution()
-        at_once = max(1, PIXELS_AT_ONCE // resolution**2)
+        data = trainer.recipe.data
         how = SamplerSettings(
             settings.num_inference_steps,
             settings.guidance_scale,
-            resolution=resolution,
-            batch_size=min(at_once, len(settings.prompts) * len(settings.seeds)),
-        )
-        return Sampler(family, role, how)
+            resolution=data.resolution,
+            num_frames=data.num_frames,
+            fps=data.fps,
+        ).settled(family)
+        at_once = max(1, PIXELS_AT_ONCE // (int(how.resolution or 1) ** 2 * (how.num_frames or 1)))
+        return Sampler(family, role, replace(how, batch_size=min(at_once, len(settings.prompts) * len(settings.seeds))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from diffpref.core.contracts import Reward
 from diffpref.core.errors import ConfigError, suggest
 from diffpref.loops.opening import quiet_libraries
 
-__all__ = ["check_rewards", "judges_and_facts", "load_rewards", "parse_reward"]
+__all__ = ["check_rewards", "check_scorers", "judges_and_facts", "load_rewards", "parse_reward"]
 
 ORACLE = "oracle"
 
@@ -95,6 +95,24 @@ def load_rewards(
             )
         loaded[one.name] = reward if cache is None else rewards.cached(reward, cache)
     return loaded
+
+
+def check_scorers(scorers: Mapping[str, Reward], family: str) -> None:
+    """Refuse rewards that cannot score what a family draws; of answers, and of names unknown, nothing is said.
+
+    Args:
+        scorers: name -> reward.
+        family: a name of the registry.
+
+    Raises:
+        ConfigError: a reward of another kind of media.
+    """
+    from diffpref.evaluation.measuring import KINDS, check_kinds
+    from diffpref.models import registry
+
+    kind = KINDS.get(registry.get(family).samples) if family in registry else None
+    if kind is not None:
+        check_kinds(scorers, kind)
 
 
 def judges_and_facts(named: Sequence[Named], device: str) -> tuple[dict[str, Reward], Any]:

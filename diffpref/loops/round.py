@@ -16,7 +16,7 @@ from diffpref.evaluation.report import kept_pictures, write_report
 from diffpref.evaluation.results import Comparison
 from diffpref.evaluation.run import Evaluation, evaluate_run
 from diffpref.generation import GenerationPlan, generate, load_prompts
-from diffpref.loops.judging import judges_and_facts, load_rewards
+from diffpref.loops.judging import check_scorers, judges_and_facts, load_rewards
 from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
 from diffpref.loops.recipe import AlignmentRecipe
 from diffpref.ranking import Agreement, agreement
@@ -64,6 +64,10 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
     device = pick_device(None)
     family = load_model(recipe.model, device)
     how = sampler_settings(recipe.generation, family)
+    scorers = load_rewards(recipe.generation.rewards, device)
+    judges, facts = judges_and_facts(recipe.evaluation.judges, device)
+    for named in (scorers, judges):
+        check_scorers(named, recipe.model.family)
     with clock.stage("generate and score"):
         plan = GenerationPlan(
             prompts=tuple(prompts),
@@ -74,7 +78,6 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
             unit_size=recipe.generation.unit_size,
         )
         samplers = {one: make_sampler(family, one, recipe.model.precision) for one in how}
-        scorers = load_rewards(recipe.generation.rewards, device)
         generate(
             plan,
             samplers,
@@ -86,7 +89,6 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
         trainer = Trainer(recipe.training)
         trainer.fit()
     with clock.stage("evaluate"):
-        judges, facts = judges_and_facts(recipe.evaluation.judges, device)
         found = evaluate_run(
             recipe.training.output,
             family,
@@ -100,6 +102,7 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
                 "base": {"family": recipe.model.family, "path": recipe.model.path},
                 "sampler": str(how[0]),
                 "prompts": {"name": _told(recipe.evaluation.prompts), "count": len(judged)},
+                **({"media": "clips"} if family.samples == "videos" else {}),
             },
         )
     _report(recipe, command, found, clock, trainer, len(prompts))

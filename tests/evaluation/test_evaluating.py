@@ -218,7 +218,7 @@ def test_judges_that_cannot_score_these_pictures_are_refused_before_anything_is_
 ) -> None:
     drawing, reward = Drawing(tiny_sdxl), Redness()
     wrong = {"media": "video", "needs_metadata": True}
-    said = {"media": "scores video, and contenders draw pictures", "needs_metadata": "reads what a picture should show"}
+    said = {"media": "scores clips, and pictures are drawn", "needs_metadata": "reads what a picture should show"}
     for field, value in wrong.items():
         reward.info = replace(Redness().info, **{field: value})
         with pytest.raises(ConfigError, match=f"^reward 'redness' {said[field]}"):

@@ -230,7 +230,7 @@ def test_the_oracle_reads_clips_of_the_moving_shapes_beside_pictures_of_the_stil
     told = oracle.score_aspects([clips[0], picture], [str(other), str(still)])
     assert {name: told[name][0].item() for name in MOTION_FACTS} == {name: name != "direction" for name in MOTION_FACTS}
     assert told["relation"].tolist()[1] == 1.0 and told["relation"].isnan().tolist() == [True, False]
-    assert told["dynamic_degree"][0] > 0.5 and told["steadiness"][0] == 1.0 and told["steadiness"][1].isnan()
+    assert told["dynamic_degree"][0] > 0.5 and told["steady_light"][0] == 1.0 and told["steady_light"][1].isnan()
 
 
 def test_the_oracle_refuses_what_it_cannot_read():

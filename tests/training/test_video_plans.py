@@ -50,10 +50,10 @@ def test_a_bank_holds_no_frames(recipe_keys: Keys) -> None:
         make_plan(build_recipe(keys))
 
 
-def test_validation_draws_pictures_only(recipe_keys: Keys) -> None:
-    keys = recipe_keys(model__family="unet3d", validation={"every": 1, "prompts": ["a red circle"]})
-    with pytest.raises(ConfigError, match=r"validation.every: draws pictures, which family 'unet3d' does not"):
-        make_plan(build_recipe(keys))
+@pytest.mark.parametrize("name", NAMES)
+def test_validation_draws_clips(recipe_keys: Keys, name: str) -> None:
+    keys = recipe_keys(model__family=name, validation={"every": 1, "prompts": ["a red circle"]})
+    assert make_plan(build_recipe(keys)).adapter
 
 
 def test_a_data_set_of_pictures_is_refused_in_one_line(recipe_keys: Keys, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffpref.evaluation.measures.categories import by_category, macro_average
+from diffpref.evaluation.measures.clip_probes import CLIP_PROBES, MOTION_PROBES
 from diffpref.evaluation.measures.diversity import diversity, pairwise_distance
 from diffpref.evaluation.measures.dpg import DpgAnswers, dpg_categories, dpg_overall, dpg_score, masked_answers
 from diffpref.evaluation.measures.frechet import Moments, frechet_distance, moments
@@ -20,6 +21,8 @@ from diffpref.evaluation.measures.probes import (
 from diffpref.evaluation.measures.vbench import VBENCH_RANGES, VBENCH_WEIGHTS, VBenchScore, vbench_score
 
 __all__ = [
+    "CLIP_PROBES",
+    "MOTION_PROBES",
     "PROBES",
     "VBENCH_RANGES",
     "VBENCH_WEIGHTS",
