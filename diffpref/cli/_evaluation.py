@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffpref.evaluation.prompt_sets import PromptSet
     from diffpref.sampling import SamplerSettings
 
-__all__ = ["base_model", "make_plan", "output_folder", "read_prompts", "sampler_settings"]
+__all__ = ["base_model", "denoiser_part", "make_plan", "output_folder", "read_prompts", "sampler_settings"]
 
 
 def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> Model:
@@ -45,6 +45,14 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
             f"the family '{model.family}' draws no pictures and no clips; diffpref evaluate compares models that do"
         )
     return model
+
+
+def denoiser_part(model: Model) -> str:
+    """Return what the model's family calls its denoiser, and its folder: ``unet`` or ``transformer``."""
+    from diffpref.models import registry
+
+    family: Any = registry.get(model.family)
+    return str(family.network_part)
 
 
 def sampler_settings(given: Namespace, recipe: Recipe | None, model: Model) -> SamplerSettings:
@@ -98,15 +106,13 @@ def make_plan(
     from diffpref.core.assets import resolve
     from diffpref.evaluation.plan import EvaluationPlan, evaluation_pairs
     from diffpref.evaluation.published import architecture_of
-    from diffpref.models import registry
     from diffpref.models.loading import load_settings
 
     def repeated(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(value for value in values for _ in range(given.seeds))
 
     texts, seeds = evaluation_pairs(found.prompts, given.seeds, given.seed)
-    part = registry.get(model.family).network_part
-    network = load_settings(resolve(model.path), part, "config.json", revision=model.revision)
+    network = load_settings(resolve(model.path), denoiser_part(model), "config.json", revision=model.revision)
     return EvaluationPlan(
         tuple(texts),
         tuple(seeds),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpref.cli._arguments import Parser
-from diffpref.cli._evaluation import base_model, make_plan, output_folder, read_prompts, sampler_settings
+from diffpref.cli._evaluation import base_model, denoiser_part, make_plan, output_folder, read_prompts, sampler_settings
 from diffpref.cli._reporting import tell_progress
 from diffpref.core.errors import ConfigError
 from diffpref.loops.judging import judges_and_facts, parse_reward
@@ -47,7 +47,6 @@ def main(argv: Sequence[str]) -> int:
     from diffpref.evaluation.measures import CLIP_PROBES, MOTION_PROBES, PROBES
     from diffpref.evaluation.measuring import NOUNS, Measures, Studio
     from diffpref.evaluation.placing import ContentDigests, check_contenders
-    from diffpref.models import registry as families
     from diffpref.models.attention import set_attention
 
     start = time.perf_counter()
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--against: nobody is called '{given.against}'; known: {', '.join(known)}")
     recipe = base_of(contenders)
     model = base_model(given.base, given.family, recipe)
-    check_contenders(contenders, model.path, model.revision, part=families.get(model.family).network_part)
+    check_contenders(contenders, model.path, model.revision, part=denoiser_part(model))
     output = output_folder(given.output, contenders)
     found = read_prompts(given.prompts)
     device = pick_device(given.device)

@@ -44,9 +44,8 @@ def main(argv: Sequence[str]) -> int:
     prompts = tuple(dict.fromkeys(listed))
     device = pick_device(arguments.device)
     scorers = load_rewards(recipe.rewards, device)
-    for model in [one.model for one in recipe.sources] or [recipe.model]:
-        if model is not None:
-            check_scorers(scorers, model.family)
+    for model in filter(None, [recipe.model, *(one.model for one in recipe.sources)]):
+        check_scorers(scorers, model.family)
     sources = {one.name: partial(_open, recipe.drawn_by(one), prompts, device, one.weights) for one in recipe.sources}
     with progress_bar("candidate") as tell:
         told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}
