@@ -145,6 +145,9 @@ class Rows:
         guidance: classifier-free guidance inside the training forward.
         no_grad: groups that get no gradient.
         depends_on: roles that made the inputs; a bank refuses rows that depend on a trained one.
+        negative: with ``guidance`` other than 1, N rows or one: what roles are told in place of the prompt.
+        answers: role -> what it said of all rows while they were made, under that guidance; it is not asked again, but
+            for gradients.
         schedule: what noised the inputs, where a method takes another than the family's; the likelihood's weights are
             those of this one.
     """
@@ -158,11 +161,13 @@ class Rows:
     guidance: float = 1.0
     no_grad: frozenset[str] = frozenset()
     depends_on: frozenset[str] = frozenset()
+    negative: Conditioning | None = None
+    answers: Mapping[str, Tensors] = field(default_factory=dict)
     schedule: Any = None
 
     def pieces(self, size: int) -> list[Rows]:
         """Cut into questions of at most ``size`` rows. They have no groups: models answer them, objectives do not."""
-        length = len(next(iter(self.inputs.values())))
+        length, negative = len(next(iter(self.inputs.values()))), self.negative
         return [
             replace(
                 self,
@@ -171,6 +176,10 @@ class Rows:
                 groups={},
                 columns={},
                 draws=1,
+                negative=negative
+                if negative is None or len(negative) == 1
+                else negative.take(slice(start, start + size)),
+                answers={},
             )
             for start in range(0, length, size)
         ]
@@ -247,10 +256,17 @@ class Role(Protocol):
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together."""
+    """The processes that train together.
+
+    Args:
+        size: how many they are.
+        rank: which of them this is.
+        largest: from a whole number of this process to the largest over all; each must call it.
+    """
 
     size: int = 1
     rank: int = 0
+    largest: Callable[[int], int] = int
 
     @property
     def is_main(self) -> bool:
@@ -273,6 +289,7 @@ class Context:
         world: the processes that train together.
         metrics: what the log says of the update just done; only in `after_step`.
         exchange: swaps the weights of two trained roles, with their optimiser state and learning rates; only there.
+        networks: the models themselves, where ``roles`` holds what a bank remembers of one; see `network`.
     """
 
     family: Any
@@ -285,6 +302,11 @@ class Context:
     world: World = World()
     metrics: Mapping[str, float] = field(default_factory=dict)
     exchange: Callable[[str, str], None] | None = None
+    networks: Mapping[str, Role] = field(default_factory=dict)
+
+    def network(self, role: str) -> Role:
+        """Return a role that answers in full, whatever a bank remembers of it: what a method asks in `prepare`."""
+        return self.networks[role] if role in self.networks else self.roles[role]
 
 
 @runtime_checkable
@@ -292,10 +314,13 @@ class Method(Protocol):
     """Decides what is put before the models. A frozen config; nothing is kept on ``self``.
 
     Besides what is listed here a method may have the class attributes ``accepts``, the groups that it prepares when the
-    objective names them, besides those of `needs`; and ``makes``, the groups and the data columns that `prepare` adds
-    to ``Rows.groups`` and ``Rows.columns``, which the data then need not have; and ``captions``, group -> the kind of
-    caption under which its candidates are shown (`diffpref.data.captions`). A method ``misfits(recipe)`` yields a line
-    for each setting with which it would not be what it says, dotted path first; it is asked before anything is loaded.
+    objective names them, besides those of `needs`; ``makes``, the groups and the data columns that `prepare` adds to
+    ``Rows.groups`` and ``Rows.columns``, which the data then need not have; ``gives``, quantities with their units that
+    the likelihood provides of this method's rows alone; and ``captions``, group -> the kind of caption under which its
+    candidates are shown (`diffpref.data.captions`). It may also have functions. ``misfits(recipe)`` yields a line for
+    each setting with which it would not be what it says, dotted path first; it is asked before anything is loaded.
+    ``settle(columns)`` gets the columns of every item of the data and returns the method that trains on them, where an
+    option is measured on these.
     """
 
     likelihood: ClassVar[str]

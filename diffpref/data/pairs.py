@@ -301,7 +301,8 @@ def _why_none(
         )
     if missing := missing_names(score, records):
         there = f"scores there are: {existing}; judgements: {judgements}"
-        return f"{start}: no candidate has a score '{missing[0]}'; {there}"
+        how = f"'diffpref score STORE --rewards {missing[0].partition('@')[0]} --output DIR' gives them one"
+        return f"{start}: no candidate has a score '{missing[0]}'; {there}; {how}"
     if left_out.get(DISPUTED):
         return f"{start}: {left_out[DISPUTED]} were {DISPUTED}; combine otherwise than by consensus, or fewer scores"
     return f"{start}: all differences of '{score}' are 0 or below min_gap={min_gap}, or no record has two scores"

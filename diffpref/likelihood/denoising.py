@@ -26,7 +26,11 @@ AGREEMENT = -0.5 * math.log(2)
 ASKED = ("target", "noisy")  # read off the question, whatever models answer
 NO_LENGTH = "a denoiser's samples have no length; choose an objective, or options of it, that needs none"
 NO_SEGMENTS = "segments are the frames of a video, which a picture has not; its units are its draws: token"
-NO_POINTS = "a segment of it is a point of an inverted trajectory, which no method makes yet; kl and token_kl are given"
+POINTS = "segment_kl"
+NO_POINTS = (
+    "a segment of it is a point of an inverted trajectory, which only the method inversion_dpo makes; kl and token_kl"
+    " are given of others"
+)
 FRAMES = (*SCALARS, "mask")
 NO_FRAMES: Mapping[str, str] = MappingProxyType({f"segment_{quantity}": NO_SEGMENTS for quantity in FRAMES})
 """What families of pictures lack, and why."""
@@ -64,7 +68,7 @@ class DenoisingLikelihood:
     provides: ClassVar[frozenset[str]] = from_raw | {"kl", "token_kl", "prediction"} | NO_FRAMES.keys()
     raw_names: ClassVar[tuple[str, ...]] = ("errors",)
 
-    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({"length": NO_LENGTH, "segment_kl": NO_POINTS})
+    lacks: ClassVar[Mapping[str, str]] = MappingProxyType({"length": NO_LENGTH, POINTS: NO_POINTS})
 
     @classmethod
     def build(cls, family: Any, settings: Any, trained: frozenset[str]) -> DenoisingLikelihood:
@@ -107,6 +111,9 @@ class DenoisingLikelihood:
         are (B, F), or (B, K, F), means over the draws, and ``<group>_segment_mask`` says 1 where there is a frame. The
         mean over frames is the value of the whole; every frame has the whole's timestep and weight. Not from a bank.
 
+        ``<group>_segment_kl`` is of rows whose draws are the points of a trajectory, with a weight each in
+        ``inputs["point_weight"]``: (B, n), kl with that weight in place of kappa.
+
         Gradient flows into the trained roles alone, and not into groups of ``rows.no_grad``.
 
         Args:
@@ -121,7 +128,7 @@ class DenoisingLikelihood:
         parsed = [self._check(parse(name), rows) for name in names]
         errors: dict[tuple[str, bool], Tensor] = {}
         logps: dict[tuple[str, bool], Tensor] = {}
-        for role, framed in sorted({(role, name.unit == "segment") for name in parsed for role in name.roles}):
+        for role, framed in sorted({(role, _is_framed(name)) for name in parsed for role in name.roles}):
             if role not in outputs:
                 raise ConfigError(f"likelihood 'denoising': {', '.join(names)} needs role '{role}', which did not run")
             answers = outputs[role]
@@ -131,7 +138,7 @@ class DenoisingLikelihood:
             errors[role, framed], logps[role, framed] = error, -0.5 * weight * error
         result = {}
         for name in parsed:
-            role, index, framed = name.role or "policy", rows.groups[name.group], name.unit == "segment"
+            role, index, framed = name.role or "policy", rows.groups[name.group], _is_framed(name)
             if name.quantity == "mask":
                 units = self._num_frames(rows) if framed else rows.draws
                 result[str(name)] = (index >= 0).float().unsqueeze(-1).expand(*index.shape, units)
@@ -142,8 +149,10 @@ class DenoisingLikelihood:
             reduced = _split_draws if name.unit == "token" else _mean_draws
             if name.quantity == "prediction":
                 values = self._prediction(name, outputs[role], rows)
+            elif name.form == POINTS:
+                values = _split_draws(self._kl(name, role, outputs, rows, rows.inputs["point_weight"]), rows)
             elif name.quantity == "kl":
-                values = reduced(self._kl(name, role, outputs, rows), rows)
+                values = reduced(self._kl(name, role, outputs, rows, self._kappa(rows)), rows)
             elif name.quantity == "log_ratio":
                 values = reduced(logps[role, framed], rows) - reduced(logps["reference", framed], rows)
             elif name.quantity == "collision":
@@ -154,7 +163,7 @@ class DenoisingLikelihood:
             result[str(name)] = gather(values, index)
         return result
 
-    def _kl(self, name: Name, role: str, outputs: Mapping[str, Tensors], rows: Rows) -> Tensor:
+    def _kl(self, name: Name, role: str, outputs: Mapping[str, Tensors], rows: Rows, weight: Tensor) -> Tensor:
         """Return (N,) divergences of a role from the reference, whose own weights they leave alone."""
         if any("prediction" not in outputs[one] for one in (role, "reference")):
             raise ConfigError(f"likelihood 'denoising': '{name}' needs the whole answers of two roles, not from a bank")
@@ -162,7 +171,7 @@ class DenoisingLikelihood:
         own = own if role in self.trained else own.detach()
         dtype = torch.promote_types(torch.promote_types(own.dtype, reference.dtype), torch.float32)
         apart = (own.to(dtype) - reference.to(dtype)).square().flatten(1).mean(dim=1)
-        return 0.5 * self._kappa(rows).to(dtype) * apart
+        return 0.5 * weight.to(dtype) * apart
 
     def _prediction(self, name: Name, answers: Tensors, rows: Rows) -> Tensor:
         if "prediction" not in answers:
@@ -177,13 +186,16 @@ class DenoisingLikelihood:
         return values.to(torch.promote_types(values.dtype, torch.float32))
 
     def _check(self, name: Name, rows: Rows) -> Name:
-        if name.form not in self.provides or (name.kind != "model" and name.quantity not in ("mask", *ASKED)):
+        points = name.form == POINTS and "point_weight" in rows.inputs
+        if (name.form not in self.provides and not points) or (
+            name.kind != "model" and name.quantity not in ("mask", *ASKED)
+        ):
             known = self.lacks.get(name.form) or (
                 f"it provides {', '.join(sorted(self.provides))}, with a role (log_ratio and kl without one compare"
                 " policy and reference)"
             )
             raise ConfigError(f"likelihood 'denoising' does not provide '{name}'; {known}")
-        if name.unit == "segment" and not self.unit_dims:
+        if name.unit == "segment" and not (self.unit_dims or points):
             raise ConfigError(f"likelihood 'denoising' does not provide '{name}'; {NO_SEGMENTS}")
         if name.group not in rows.groups:
             raise ConfigError(f"'{name}' needs group '{name.group}'; the method prepared {', '.join(rows.groups)}")
@@ -236,6 +248,11 @@ class DenoisingLikelihood:
             snr_gamma=self.snr_gamma,
             num_elements=target[0].numel(),
         )
+
+
+def _is_framed(name: Name) -> bool:
+    """Whether a name is of latent frames; the segments of a divergence are points of a trajectory."""
+    return name.unit == "segment" and name.form != POINTS
 
 
 def _mean_draws(values: Tensor, rows: Rows) -> Tensor:

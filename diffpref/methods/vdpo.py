@@ -132,7 +132,7 @@ class PaMiVDPO(VDPO):
     def _compare(self, batch: Batch, copies: Sequence[Conditioning], context: Context) -> tuple[Tensor, Tensor]:
         """Return (B, K) how close each copy's features are, and how much the answer to it differs."""
         clean = batch.conditioning["chosen"]
-        role: Any = context.roles[self.judge]  # the network itself: what banks hold has no distributions
+        role: Any = context.network(self.judge)  # what banks hold has no distributions
         questions = [
             super(VDPO, self).prepare(
                 replace(batch, media={"chosen": batch.media["chosen"]}, conditioning={"chosen": told}), context

@@ -41,6 +41,8 @@ class GuidedRole:
             rows,
             inputs={name: torch.cat([tensor, tensor]) for name, tensor in rows.inputs.items()},
             conditioning=Conditioning.concatenate([negative, rows.conditioning]),
+            negative=None,
+            guidance=1.0,
         )
         without, told = self.role(twice, grad)["prediction"].chunk(2)
         return {"prediction": without + self.guidance * (told - without)}

@@ -21,6 +21,7 @@ from diffpref.sampling.sampler import OnStep
 from diffpref.schedules import (
     LANDINGS,
     DiscreteSchedule,
+    FlowSchedule,
     Landing,
     Schedule,
     Start,
@@ -32,7 +33,15 @@ from diffpref.schedules import (
     started_at,
 )
 
-__all__ = ["InversionSettings", "InversionTrajectory", "Inverted", "inversion_noise", "inversion_trajectory", "invert"]
+__all__ = [
+    "InversionSettings",
+    "InversionTrajectory",
+    "Inverted",
+    "inversion_calls",
+    "inversion_noise",
+    "inversion_trajectory",
+    "invert",
+]
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,25 @@ def inversion_noise(random: Random, keys: Sequence[Key], shape: Sequence[int]) -
     return lambda step: random.normal("inversion", [(*key, step) for key in keys], shape)
 
 
+def inversion_calls(schedule: Schedule, timesteps: Tensor, settings: InversionSettings = InversionSettings()) -> float:
+    """Return how often the inverter is asked about a row, on average over timesteps.
+
+    Args:
+        schedule: the levels.
+        timesteps: (T,) all those that are drawn, such as every one of a chain.
+        settings: of the inversion.
+
+    >>> from diffpref.schedules import DiscreteSchedule
+    >>> schedule = DiscreteSchedule.from_config({"steps_offset": 1})
+    >>> inversion_calls(schedule, torch.arange(1000))
+    6.382
+    """
+    path = inversion_path(
+        schedule, timesteps, settings.num_steps, settings.landing, told=settings.told, spacing=settings.spacing
+    )
+    return path.lengths.double().mean().item() * (settings.renoise_steps + 1)
+
+
 @torch.no_grad()
 def invert(
     role: Role,
@@ -203,25 +231,33 @@ def invert(
 
 @torch.no_grad()
 def inversion_trajectory(
-    role: Role, schedule: DiscreteSchedule, clean: Tensor, conditioning: Conditioning, num_steps: int = 80
+    role: Role, schedule: Schedule, clean: Tensor, conditioning: Conditioning, num_steps: int = 80
 ) -> InversionTrajectory:
     """Invert clean latents all the way up and keep every point, as Inversion-DPO's code does.
 
-    The grid is 0, r, 2 r, ... with ``r = num_train_timesteps // num_steps``, and the network is told the level that a
-    step reaches. One call a level.
+    The grid of a chain is 0, r, 2 r, ... with ``r = num_train_timesteps // num_steps``; of a flow it is a sampler's, up
+    to 1. The network is told the level that a step reaches. One call a level.
 
     Args:
         role: the inverter, the reference in that code; wrap it for guidance.
-        schedule: alphas and prediction type; its offset does not count.
+        schedule: alphas and prediction type, of a chain or a flow; a chain's offset does not count.
         clean: (B, ...) latents.
         conditioning: B rows.
         num_steps: N.
 
+    Raises:
+        ConfigError: another kind of schedule, or too many steps.
+
     Source: Li et al., Inversion-DPO, arXiv:2507.11554 (MIGHTYEZ/Inversion-DPO ``train_ddim.py``).
     """
-    schedule = replace(schedule, steps_offset=0)
     x = clean.to(torch.promote_types(clean.dtype, torch.float32))
-    top = torch.full((len(x),), schedule.num_train_timesteps - 1)
+    if isinstance(schedule, DiscreteSchedule):
+        schedule = replace(schedule, steps_offset=0)
+        top = torch.full((len(x),), schedule.num_train_timesteps - 1)
+    elif isinstance(schedule, FlowSchedule):
+        top = torch.ones(len(x), dtype=torch.float64)
+    else:
+        raise ConfigError(f"no trajectory is known for a {type(schedule).__name__}; chains and flows have one")
     path = inversion_path(schedule, top, num_steps, "official", told="target")
     noisy, predictions = [], []
     for step in range(num_steps):

@@ -163,7 +163,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
         scale = placed[name].spec.learning_rate_scale if name in placed else 1.0
         group |= {"role": name, "lr_scale": recipe.adapter.head_learning_rate_scale if name == HEADS else scale}
     roles = view_roles(placed, family, network, cast, plan.wanted, recipe.training.max_rows)
-    context = Context(family, roles, random, world=machine.world)
+    context = Context(family, roles, random, world=machine.world, networks=dict(roles))
     moving = Moving(placed, adapter, bare, optimizer, plan.method, context, average=recipe.training.ema)
     likelihood = plan.likelihood.build(family, recipe.likelihood, plan.trained)
     banked = _bank_roles(recipe, plan, roles, moving, likelihood, machine)

@@ -49,11 +49,6 @@ def refusals(
                 f"bank.roles: '{role}' moves while the run trains, so what it answered once is not what it would answer"
                 " later; set bank.slots to 0, or let the role stand still"
             )
-        if spec is not None and spec.in_prepare:
-            yield (
-                f"bank.roles: '{role}' is asked by the method itself, which needs more than a few numbers a row; set"
-                " bank.slots to 0"
-            )
         names = [name for name in map(parse, composition.tensors) if name.kind == "model" and role in name.roles]
         if wide := sorted(str(n) for n in names if n.form not in likelihood.from_raw):
             yield (

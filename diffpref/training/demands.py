@@ -12,6 +12,7 @@ from diffpref.training.rehearsal import rehearse
 
 __all__ = ["check_items"]
 
+SCORED = "name a score in data.score; 'diffpref score STORE --rewards NAME --output DIR' gives candidates one"
 HOW = {
     "label": "give candidates labels of 0 or 1",
     "preferences": "name judgements' aspects, or scores, in data.aspects",
@@ -20,8 +21,8 @@ HOW = {
     "ranks": "lists of candidates have it",
     "preference": "it is there where a judgement's probability is not 1, or with data.score_labels: soft",
     "weight": "it is there where a judgement's weight is not 1",
-    "chosen_score": "name a score in data.score",
-    "rejected_score": "name a score in data.score",
+    "chosen_score": SCORED,
+    "rejected_score": SCORED,
 }
 
 
@@ -61,7 +62,7 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int) -> N
             f"the lists hold {min(lengths)} to {max(lengths)} candidates, and the objective {', '.join(unaware)} reads"
             " no list_mask, so it would take what is missing for a candidate; give lists of one length"
         )
-    rehearse(plan.composition, plan.names, items[0], given)
+    rehearse(plan.composition, plan.names, items[0], given | plan.made)
 
 
 def _unaware(plan: Plan) -> list[str]:

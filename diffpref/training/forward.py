@@ -9,13 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors, Terms
+from diffpref.core.contracts import Batch, Context, Likelihood, Role, Rows, Tensors, Terms
 from diffpref.core.vocabulary import parse
 from diffpref.objectives.compose import reduce_sums
+from diffpref.sampling import GuidedRole
 from diffpref.training.drawn import drawn
 from diffpref.training.plan import Plan
 
-__all__ = ["Forward", "Watcher", "judge", "record_timesteps", "run_forward"]
+__all__ = ["Forward", "Watcher", "ask_role", "judge", "record_timesteps", "run_forward"]
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,23 @@ def run_forward(
 ) -> Forward:
     """Ask every role that the objectives name about a micro-batch, the policy last and with gradient."""
     rows = plan.method.prepare(batch, context)
-    outputs = {name: context.roles[name](rows, grad=name in plan.trained) for name in plan.asked}
+    outputs = {name: ask_role(context, name, rows, grad=name in plan.trained) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, outputs)
     values = dict(likelihood(plan.names, outputs, rows))
     values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
     forward = judge(plan, values, rows.columns, state)
     return replace(forward, timesteps=record_timesteps(rows), keys=batch.keys)
+
+
+def ask_role(context: Context, name: str, rows: Rows, grad: bool = False) -> Tensors:
+    """Return a role's answers: those that came with the rows, else it is asked, under the rows' guidance."""
+    if name in rows.answers and not grad:
+        return rows.answers[name]
+    role: Role = context.roles[name]
+    if rows.negative is not None and rows.guidance != 1:
+        role = GuidedRole(role, rows.negative, rows.guidance)
+    return role(rows, grad=grad)
 
 
 def record_timesteps(rows: Rows) -> Tensor | None:

@@ -20,6 +20,7 @@ from diffpref.models.sharding import is_sharded, without_gradient_sync
 
 __all__ = [
     "keep_gradients_local",
+    "largest_number",
     "largest_of_all",
     "launch",
     "launched_precision",
@@ -136,6 +137,13 @@ def largest_of_all(accelerator: Accelerator, values: Tensor) -> Tensor:
     """Return the largest of each element over all processes."""
     gathered: Tensor = accelerator.gather(values.unsqueeze(0))
     return gathered.amax(dim=0)
+
+
+def largest_number(accelerator: Accelerator, number: int) -> int:
+    """Return the largest of a whole number over all processes."""
+    if accelerator.num_processes == 1:
+        return number
+    return int(largest_of_all(accelerator, torch.tensor([number], device=accelerator.device)).item())
 
 
 def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from diffpref.config import Adapter as AdapterSettings
@@ -12,6 +12,7 @@ from diffpref.core.contracts import Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import DRAWN, FULL, GROUPS, Name, parse
 from diffpref.data import COMPANIONS, VIEWS, view_of
+from diffpref.data.items import Value
 from diffpref.likelihood import registry as likelihoods
 from diffpref.methods import registry as methods
 from diffpref.models import registry as families
@@ -79,6 +80,16 @@ class Plan:
         model = [name for name in map(parse, self.names) if name.kind == "model"]
         return {role: frozenset(name.form for name in model if role in name.roles) for role in self.roles}
 
+    def settled(self, columns: Sequence[Mapping[str, Value]]) -> Plan:
+        """Return the plan with whatever its method measures on the data, given the columns of every item."""
+        settle = getattr(self.method, "settle", None)
+        return self if settle is None else replace(self, method=settle(columns))
+
+    @property
+    def made(self) -> frozenset[str]:
+        """The groups and columns that the method makes itself."""
+        return _made(self.method)
+
     @property
     def trained(self) -> frozenset[str]:
         """The roles into which gradients flow."""
@@ -109,7 +120,7 @@ def make_plan(recipe: Recipe) -> Plan:
     view = _try(found, "objective", lambda: view_of(taken)) or ""
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
-    provided = likelihood.provides - family.lacks.keys()
+    provided = _provided(likelihood, family, method)
     served = [str(name) for name in _asked(composition) if name.form in provided and _is_served(name)]
     watched = [name for name in _watched(groups, composition) if parse(name).form in provided]
     demanded = {name for name in composition.tensors if parse(name).quantity not in DRAWN}
@@ -154,6 +165,11 @@ def _accepts(method: Method) -> frozenset[str]:
 def _made(method: Method) -> frozenset[str]:
     """Return the groups and columns that a method makes itself."""
     return frozenset(getattr(method, "makes", ()))
+
+
+def _provided(likelihood: type[Likelihood], family: type[ModelFamily], method: Method) -> frozenset[str]:
+    """Return the quantities, with their units, that a run can ask for."""
+    return (likelihood.provides - family.lacks.keys()) | frozenset(getattr(method, "gives", ()))
 
 
 def _watched(groups: tuple[str, ...], composition: Composition) -> Iterator[str]:
@@ -225,7 +241,7 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, family: t
             f"training.max_rows: cuts what denoisers are asked, where the objective reads a few numbers a row; here"
             f" '{kind}' is asked {_list(map(str, served))}. Leave it out"
         )
-    lacks, provided = {**likelihood.lacks, **family.lacks}, likelihood.provides - family.lacks.keys()
+    lacks, provided = {**likelihood.lacks, **family.lacks}, _provided(likelihood, family, method)
     lacking = [n for n in map(parse, composition.tensors) if _is_served(n) and n.form not in provided]
     for why in dict.fromkeys(lacks.get(n.form, "") for n in lacking):
         names = _list(str(n) for n in lacking if lacks.get(n.form, "") == why)

@@ -30,7 +30,7 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
         composition: the objectives.
         served: names that the likelihood will give.
         item: whose columns are real.
-        given: columns that the data give.
+        given: columns that the data give, or the method makes of them.
 
     Raises:
         ConfigError: what an objective says against it.

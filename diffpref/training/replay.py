@@ -21,7 +21,7 @@ from torch import Tensor
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors
 from diffpref.core.vocabulary import parse
 from diffpref.training.drawn import drawn
-from diffpref.training.forward import Watcher
+from diffpref.training.forward import Watcher, ask_role
 from diffpref.training.plan import Plan
 
 __all__ = ["Asked", "ask", "derivatives", "gathered", "replayed"]
@@ -54,7 +54,7 @@ def ask(
 @torch.no_grad()
 def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, watcher: Watcher | None) -> Asked:
     rows = plan.method.prepare(batch, context)
-    outputs: dict[str, Tensors] = {name: context.roles[name](rows) for name in plan.asked}
+    outputs: dict[str, Tensors] = {name: ask_role(context, name, rows) for name in plan.asked}
     if watcher is not None:
         watcher.asked(batch, rows, dict(outputs))
     values = dict(likelihood(plan.names, outputs, rows))
@@ -122,13 +122,13 @@ def replayed(
 
 
 def _whole(plan: Plan, likelihood: Likelihood, asked: Asked, context: Context, gradients: Tensors) -> Tensor:
-    again = {name: context.roles[name](asked.rows, grad=True) for name in plan.asked if name in plan.trained}
+    again = {name: ask_role(context, name, asked.rows, grad=True) for name in plan.asked if name in plan.trained}
     return _weighted(gradients, likelihood(list(gradients), {**asked.outputs, **again}, asked.rows))
 
 
 def _piece(likelihood: Likelihood, rows: Rows, context: Context, by_row: Mapping[str, Tensors], place: slice) -> Tensor:
     """Ask each trained role about some rows and weigh what it says of each by the loss's derivative."""
-    again = {role: likelihood.raw(context.roles[role](rows, grad=True), rows) for role in by_row}
+    again = {role: likelihood.raw(ask_role(context, role, rows, grad=True), rows) for role in by_row}
     shares = [(g[place] * again[role][n]).sum() for role, gradients in by_row.items() for n, g in gradients.items()]
     return torch.stack(shares).sum()
 

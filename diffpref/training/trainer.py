@@ -23,7 +23,7 @@ from diffpref.models.sharding import gather_tensors
 from diffpref.training.assembly import Machine, assemble, load_batches
 from diffpref.training.checkpoints import Checkpoint, checkpoint_path, save_checkpoint
 from diffpref.training.forward import Watcher
-from diffpref.training.launch import launch, sharding_options
+from diffpref.training.launch import largest_number, launch, sharding_options
 from diffpref.training.log import MetricsLog
 from diffpref.training.memory import memory_bytes
 from diffpref.training.output import RunFolder
@@ -101,6 +101,7 @@ class Trainer:
 
     def _load(self, found: Checkpoint | None = None) -> None:
         self.batches, self.data_digest = load_batches(self.recipe, self.plan, self.random, self.machine, found)
+        self.plan = self.plan.settled([item.columns for item in self.batches.items])
         made = assemble(self.recipe, self.plan, self.random, self.batches, self.machine)
         self.family, self.bare, self.roles, self.moving = made.family, made.bare, made.roles, made.moving
         self.banked, self.updater, self.alarms = made.banked, made.updater, made.alarms
@@ -108,7 +109,8 @@ class Trainer:
     def _launch(self) -> None:
         self.accelerator = launch()
         self.device = self.accelerator.device
-        self.world = World(self.accelerator.num_processes, self.accelerator.process_index)
+        largest = partial(largest_number, self.accelerator)
+        self.world = World(self.accelerator.num_processes, self.accelerator.process_index, largest)
         self.recipe = with_records_per_update(self.recipe, self.world.size)
         sharding = sharding_options(self.accelerator, self.recipe)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
