@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from diffpref.config import Section
+from diffpref.config import Recipe, Section
 from diffpref.core.annotations import NonNegative, NonNegativeInt, Number, PositiveInt, Probability
 from diffpref.core.contracts import Batch, Conditioning, Context, RoleSpec, Rows
 from diffpref.core.errors import ConfigError
@@ -91,6 +91,14 @@ class Inverting(Section):
     def roles(self) -> Mapping[str, RoleSpec]:
         asked = self.noise == "inverted" and self.inverter == "reference"
         return {"reference": RoleSpec(in_prepare=asked)}
+
+    def misfits(self, recipe: Recipe) -> Iterator[str]:
+        """Yield a line where a bank would be asked about other rows each time."""
+        if recipe.bank.slots and self.noise == "inverted" and self.inverter == "policy":
+            yield (
+                f"bank.slots: must be 0, got {recipe.bank.slots}: the policy inverts, so the reference is asked about"
+                f" other rows each time; or let the reference invert (method.{recipe.method.name}.inverter: reference)"
+            )
 
     def inversion_settings(self, schedule: Schedule) -> InversionSettings:
         """Return how latents are inverted on a schedule."""
