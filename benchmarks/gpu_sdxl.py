@@ -30,6 +30,7 @@ from pathlib import Path
 import diffusers
 import peft
 import torch
+from dpo_step import DpoStep
 from sdxl_step import SDXL, TOY, Step, count_tflop
 
 
@@ -65,7 +66,7 @@ def clock(function: Callable[[], object], repeats: int, device: torch.device) ->
     return [before.elapsed_time(after) for before, after in itertools.pairwise(events)]
 
 
-def measure(step: Step, pairs: int, checkpointing: bool, tflop: float, warmup: int, repeats: int) -> Measurement:
+def measure(step: DpoStep, pairs: int, checkpointing: bool, tflop: float, warmup: int, repeats: int) -> Measurement:
     """Warm up, then time steps; a row without times where the memory does not suffice."""
     cuda = step.device.type == "cuda"
     blank = Measurement(pairs, checkpointing, tflop)
@@ -85,7 +86,7 @@ def measure(step: Step, pairs: int, checkpointing: bool, tflop: float, warmup: i
     return Measurement(pairs, checkpointing, tflop, median, min(each), max(each), peak, 1e3 * tflop / median, margin)
 
 
-def describe(step: Step, given: argparse.Namespace) -> dict[str, object]:
+def describe(step: DpoStep, given: argparse.Namespace) -> dict[str, object]:
     """Return what the numbers hold for."""
     chosen = {name: value for name, value in vars(given).items() if name not in ("output", "device")}
     versions = {module.__name__: module.__version__ for module in (torch, diffusers, peft)}
