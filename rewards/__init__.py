@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         pickscore_loss,
         rao_kupper_loss,
     )
+    from diffpref.rewards._named import check_named, load_named
     from diffpref.rewards._score_cache import cached
 
 registry: Registry[Callable[..., Reward]] = Registry("reward", "diffpref.rewards", lazy=True)
@@ -51,10 +52,12 @@ _PLACES = {
     "bradley_terry_loss": "_losses",
     "cached": "_score_cache",
     "calibrated": "_calibrated",
+    "check_named": "_named",
     "gaussian_pair_loss": "_losses",
     "hps_list_loss": "_losses",
     "hps_pair_loss": "_losses",
     "hps_ranking_loss": "_losses",
+    "load_named": "_named",
     "pickscore_loss": "_losses",
     "rao_kupper_loss": "_losses",
 }
@@ -67,11 +70,13 @@ __all__ = [
     "bradley_terry_loss",
     "cached",
     "calibrated",
+    "check_named",
     "gaussian_pair_loss",
     "hps_list_loss",
     "hps_pair_loss",
     "hps_ranking_loss",
     "load",
+    "load_named",
     "names",
     "pickscore_loss",
     "preference_probability",

@@ -182,6 +182,16 @@ class Data(Section):
         description="pairs judged by several aspects: the names of judgements' aspects, or of scores; each is a column"
         " of what an objective of several scores reads",
     )
+    positive_share: Probability | None = Field(
+        default=None,
+        description="single samples are drawn with replacement, so many of them good ones, as in Diffusion-KTO; not"
+        " given: each once before any comes again",
+    )
+    mixed_labels: Literal["each", "good", "bad", "drop"] = Field(
+        default="each",
+        description="single samples that won in one pair and lost in another: one for each pair; or each sample once,"
+        " these being good, bad or left out",
+    )
     equal_prompts: bool = Field(
         default=False,
         description="every prompt weighs alike, however many pairs, lists or samples it has, as in PickScore: weights"

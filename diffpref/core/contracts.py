@@ -27,6 +27,7 @@ __all__ = [
     "Candidate",
     "Caption",
     "Clip",
+    "CollectingMethod",
     "Conditioning",
     "Context",
     "Ema",
@@ -119,6 +120,8 @@ class Batch:
             ``captions``, a group's own caption stands beside it.
         columns: data columns by their vocabulary names, (B,) or (B, K).
         empty: one row: the conditioning of the empty caption.
+        prompts: the B captions, for what scores samples while it trains.
+        metadata: what B records say besides, for rewards that read it; empty where the data say nothing.
     """
 
     keys: tuple[tuple[str, int], ...]
@@ -126,6 +129,8 @@ class Batch:
     conditioning: Mapping[str, Conditioning]
     columns: Tensors
     empty: Conditioning
+    prompts: tuple[str, ...] = ()
+    metadata: tuple[Mapping[str, Any], ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -254,19 +259,25 @@ class Role(Protocol):
         ...
 
 
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @dataclass(frozen=True)
 class World:
     """The processes that train together.
 
     Args:
         size: how many they are.
-        rank: which of them this is.
+        rank: which of them this is, from 0.
         largest: from a whole number of this process to the largest over all; each must call it.
+        gather: puts the tensors of all processes after one another, on every process; each must call it.
     """
 
     size: int = 1
     rank: int = 0
     largest: Callable[[int], int] = int
+    gather: Callable[[Tensor], Tensor] = field(default=_alone, compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -352,6 +363,40 @@ class StatefulMethod(Method, Protocol):
 
     def after_step(self, context: Context) -> Tensors:
         """After an update; what it returns is `Context.state` from now on, saved in every checkpoint."""
+        ...
+
+
+@runtime_checkable
+class CollectingMethod(Method, Protocol):
+    """A method that makes part of its data while it trains: samples of one of its roles, and what is said of them.
+
+    It may also have ``rewards``, a sequence of names with options: what scores its samples, as `Context.scorers`.
+    """
+
+    @property
+    def collect_every(self) -> int:
+        """How many updates one collection serves, this one and the next ones."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """How often each sample is used; divides ``collect_every``."""
+        ...
+
+    @property
+    def group_size(self) -> int:
+        """How many samples of each prompt a collection makes; an update's records are so many of each."""
+        ...
+
+    def collect(self, batch: Batch, context: Context) -> Batch:
+        """Return the batch with what ``makes`` names added to its media and columns; the rest must stay.
+
+        Every process must make the same sequence of calls of models.
+
+        Args:
+            batch: all records of this collection that are this process's, in their order.
+            context: of the step; roles are asked without gradient.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffpref.data.asked import Prompt, open_prompts, prompt_view
 from diffpref.data.captions import caption_of, paraphrase_kind, with_captions
 from diffpref.data.columns import clean_prompt
 from diffpref.data.combined import Combined
@@ -13,7 +14,7 @@ from diffpref.data.pairs import Pair, Pairs, pair_view
 from diffpref.data.points import Point, point_view, scored_points
 from diffpref.data.prompts import load_prompts, prompts_with_fields
 from diffpref.data.quarantine import Quarantined, Usable, usable_records
-from diffpref.data.sampler import KeyedSampler
+from diffpref.data.sampler import BalancedSampler, KeyedSampler
 from diffpref.data.scores import score_of
 from diffpref.data.sources import index_source, open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
@@ -24,6 +25,7 @@ __all__ = [
     "CENTRE",
     "COMPANIONS",
     "VIEWS",
+    "BalancedSampler",
     "ClipCut",
     "Combined",
     "Framed",
@@ -34,6 +36,7 @@ __all__ = [
     "Pair",
     "Pairs",
     "Point",
+    "Prompt",
     "Quarantined",
     "Ranking",
     "Store",
@@ -51,10 +54,12 @@ __all__ = [
     "labelled_pairs",
     "list_view",
     "load_prompts",
+    "open_prompts",
     "open_records",
     "pair_view",
     "paraphrase_kind",
     "point_view",
+    "prompt_view",
     "prompts_with_fields",
     "read_store",
     "score_of",

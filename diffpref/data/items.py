@@ -29,7 +29,7 @@ __all__ = [
 Value: TypeAlias = "float | tuple[float, ...]"
 
 VIEWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"pairs": ("chosen", "rejected"), "points": ("",), "lists": ("list",)}
+    {"pairs": ("chosen", "rejected"), "points": ("",), "lists": ("list",), "prompts": ()}
 )
 """View -> the groups that its items hold; ``""`` is pointwise data, a candidate and its label."""
 COMPANIONS = ("mismatched",)
@@ -100,17 +100,21 @@ def attached(record: Record) -> dict[str, int]:
 def view_of(groups: Collection[str]) -> str:
     """Return the view whose items hold all of some groups, companions aside; attached groups go with pairs.
 
+    No groups are the view of prompts: what is trained on is then made while training.
+
     Raises:
         ConfigError: none does; the message says which groups go together.
 
     >>> view_of({"chosen"}), view_of({"", "mismatched"})
     ('pairs', 'points')
     """
+    if not groups:
+        return "prompts"
     asked = set(groups) - set(COMPANIONS)
     for view, held in VIEWS.items():
         if asked and asked <= {*held, *(ATTACHED if view == "pairs" else ())}:
             return view
-    told = "; ".join(f"{view}: {_told(held)}" for view, held in VIEWS.items())
+    told = "; ".join(f"{view}: {_told(held)}" for view, held in VIEWS.items() if held)
     raise ConfigError(f"no data hold {_told(sorted(asked)) or 'no group'} samples together; there are {told}")
 
 

@@ -10,8 +10,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 from diffpref.core.contracts import Record
 from diffpref.core.errors import DataError
@@ -22,6 +22,8 @@ from diffpref.data.scores import kinds_of_scores, read_scores
 __all__ = ["Point", "point_view", "scored_points"]
 
 logger = logging.getLogger(__name__)
+
+Mixed: TypeAlias = Literal["each", "good", "bad", "drop"]
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,16 @@ class Point:
         return {"weight": self.weight} | {name: value for name, value in told.items() if value is not None}
 
 
-def point_view(records: Sequence[Record], score: ScoreName | None = None, **pairing: Any) -> list[Point]:
+def point_view(
+    records: Sequence[Record], score: ScoreName | None = None, mixed: Mixed = "each", **pairing: Any
+) -> list[Point]:
     """Return the labelled candidates of records, in their order.
 
     Args:
         records: of a store or a plain table.
         score: the reward, or several, whose pairs give winners and losers; None: labels, else judgements.
+        mixed: samples of one prompt that won in one pair and lost in another: a point for each pair, or, each sample
+            being one point only, good, bad, or left out (Diffusion-KTO's ``wi_l``, ``w_il`` and ``w_l``).
         pairing: how pairs are made where there are no labels, as for `diffpref.data.pairs.pair_view`.
 
     Raises:
@@ -104,7 +110,22 @@ def point_view(records: Sequence[Record], score: ScoreName | None = None, **pair
             head = pair.record_index, pair.record_id, pair.prompt
             points.append(Point(*head, candidate, label, pair.weight, seen[place], *told))
             seen[place] += 1
-    return points
+    return points if mixed == "each" else list(_once(points, records, mixed))
+
+
+def _once(points: Sequence[Point], records: Sequence[Record], mixed: Mixed) -> Iterator[Point]:
+    """Yield one point for each sample of a prompt, where it comes first."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    for point in points:
+        digest = records[point.record_index].candidates[point.candidate].sha256
+        found.setdefault((point.prompt, digest or f"{point.record_id}/{point.candidate}"), []).append(point)
+    settled = {"good": 1.0, "bad": 0.0}
+    for same in found.values():
+        labels = {point.label for point in same}
+        if len(labels) == 1:
+            yield same[0]
+        elif mixed in settled:
+            yield replace(same[0], label=settled[mixed])
 
 
 def scored_points(records: Sequence[Record], score: ScoreName, max_unusable: float = LIMIT) -> list[Point]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 
-__all__ = ["KeyedSampler"]
+__all__ = ["BalancedSampler", "KeyedSampler"]
 
 
 class KeyedSampler:
@@ -63,3 +65,40 @@ class KeyedSampler:
             raise DataError(f"a step of {batch_size} pairs cannot be shared by {num_ranks} processes: it must divide")
         start = step * batch_size + rank * share
         return [self[position] for position in range(start, start + share)]
+
+
+class BalancedSampler(KeyedSampler):
+    """Draws items with replacement, good ones at a fixed rate, as Diffusion-KTO does.
+
+    Each position is a visit of its own, so that an item drawn twice is noised twice.
+
+    Args:
+        labels: of the items: whether each is good.
+        share: probability that a position holds a good one.
+        seed: of the run.
+
+    Raises:
+        DataError: items of a side that is to be drawn are not there.
+
+    >>> sampler = BalancedSampler([True, False, False, False], 0.8, seed=0)
+    >>> sum(index == 0 for index, visit in sampler.batch(0, 4)) >= 2
+    True
+    """
+
+    def __init__(self, labels: Sequence[bool], share: float, seed: int) -> None:
+        super().__init__(len(labels), seed)
+        self.share = share
+        self.good = [index for index, good in enumerate(labels) if good]
+        self.bad = [index for index, good in enumerate(labels) if not good]
+        if (share > 0 and not self.good) or (share < 1 and not self.bad):
+            raise DataError(
+                f"data.positive_share: {share:g} draws from {len(self.good)} good and {len(self.bad)} bad samples; give"
+                " both kinds"
+            )
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        if position < 0:
+            raise IndexError(f"position must not be negative, got {position}")
+        draw = Random(self.seed).numpy("balanced order", position)
+        side = self.good if draw.random() < self.share else self.bad
+        return side[int(draw.integers(len(side)))], position

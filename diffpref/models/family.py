@@ -77,6 +77,7 @@ class DenoiserFamily(PipelineFamily):
         config: the denoiser's, known even where it is not loaded.
         settings: the pipeline's own, from ``model_index.json``.
         density: where on the path training draws timesteps.
+        resolution: side in pixels of what a run trains on; None: `native_resolution`.
     """
 
     path: str
@@ -89,6 +90,7 @@ class DenoiserFamily(PipelineFamily):
     settings: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
     density: Density = field(default_factory=Density)
+    resolution: int | None = None
 
     likelihood: ClassVar[str] = "denoising"
     samples: ClassVar[str] = "images"
@@ -322,6 +324,7 @@ class DenoiserFamily(PipelineFamily):
         return self.schedule
 
     def settle_path(self, settings: LikelihoodSettings, resolution: int | None) -> None:
+        self.resolution = resolution
         flow = isinstance(self.schedule, FlowSchedule)
         if flow:
             self.schedule = self.schedule_at(resolution or self.native_resolution())
@@ -369,6 +372,10 @@ class DenoiserFamily(PipelineFamily):
         network = self._needed("network", self.network)
         side = resolution // self.vae_factor()
         return network.config.in_channels, side, side
+
+    def sample_shape(self) -> tuple[int, ...]:
+        """Return the shape of the latents of one sample of a run, whose path `settle_path` settled."""
+        return self.latent_shape(self.resolution or self.native_resolution())
 
     def initial_noise(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Return standard normal latents of a shape, drawn as the stock pipeline draws its first ones."""

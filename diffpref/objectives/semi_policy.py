@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from diffpref.core.annotations import Positive, scale
+from diffpref.core.contracts import Terms
 from diffpref.objectives.base import objective
 
 __all__ = ["seppo"]
@@ -29,7 +30,7 @@ def seppo(
     beta: Positive = scale(tokens=0.1, denoising=2000.0),
     aaf: Literal["sign", "indicator", "none"] = "sign",
     zero_sign: Literal[-1, 0, 1] = 1,
-) -> Tensor:
+) -> Terms:
     r"""Imitate winners; treat samples of an earlier checkpoint as losers only once the policy beats that checkpoint.
 
     .. math:: \ell = -\log\sigma\big(\beta\,(\Delta_w - a\,\Delta_r)\big), \qquad a = \mathrm{sign}(\Delta_w)
@@ -47,7 +48,8 @@ def seppo(
             is not known. Only with ``aaf: sign``.
 
     Returns:
-        (B,) positive losses, unreduced; ln 2 where policy and reference agree.
+        (B,) positive losses, unreduced; ln 2 where policy and reference agree. The metric ``flip_rate`` is 1 where the
+        sample is not pushed away, so that its mean is the share of these.
 
     Raises:
         ShapeError: the tensors differ in shape.
@@ -57,12 +59,13 @@ def seppo(
 
     >>> import torch
     >>> loss = seppo(chosen_log_ratio=torch.tensor([-0.5]), rejected_log_ratio=torch.tensor([-0.8]), beta=0.1)
-    >>> round(loss.item(), 6)
+    >>> round(loss.losses.item(), 6)
     0.760258
     """
-    if aaf == "none":
-        return -logsigmoid(beta * (chosen_log_ratio - rejected_log_ratio))
-    flip = torch.where(chosen_log_ratio > 0, 1.0, -1.0 if aaf == "sign" else 0.0)
+    flip = torch.ones_like(chosen_log_ratio)
+    if aaf != "none":
+        flip = torch.where(chosen_log_ratio > 0, 1.0, -1.0 if aaf == "sign" else 0.0)
     if aaf == "sign":
         flip = torch.where(chosen_log_ratio == 0, float(zero_sign), flip)
-    return -logsigmoid(beta * (chosen_log_ratio - flip * rejected_log_ratio))
+    losses = -logsigmoid(beta * (chosen_log_ratio - flip * rejected_log_ratio))
+    return Terms(losses, metrics={"flip_rate": (flip <= 0).to(losses.dtype)})

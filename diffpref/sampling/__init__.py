@@ -14,7 +14,8 @@ from diffpref.sampling.inversion import (
     invert,
 )
 from diffpref.sampling.mixture import GeometricMixture, MixedRole, mixture_of
-from diffpref.sampling.sampler import OnStep, Sampler, SamplerSettings, sample_latents, sampling_path
+from diffpref.sampling.on_policy import draw_latents, score_latents
+from diffpref.sampling.sampler import OnStep, Sampler, SamplerSettings, decoded, sample_latents, sampling_path
 from diffpref.sampling.sdedit import BEGINNINGS, Beginning, SdeditSampler, noised_to, sdedit_begin
 from diffpref.sampling.text import TextSampler, TextSettings
 
@@ -35,6 +36,8 @@ __all__ = [
     "SdeditSampler",
     "TextSampler",
     "TextSettings",
+    "decoded",
+    "draw_latents",
     "inversion_calls",
     "inversion_noise",
     "inversion_trajectory",
@@ -44,4 +47,5 @@ __all__ = [
     "sample_latents",
     "sampling_path",
     "sdedit_begin",
+    "score_latents",
 ]

@@ -22,7 +22,7 @@ from diffpref.data.images import image_tensor
 from diffpref.models.family import DenoiserFamily
 from diffpref.schedules import DiscreteSchedule, Schedule, ddim_path, ddim_step, dpmpp_2m_step, dpmpp_2m_timesteps
 
-__all__ = ["OnStep", "Sampler", "SamplerSettings", "sample_latents", "sampling_path"]
+__all__ = ["OnStep", "Sampler", "SamplerSettings", "decoded", "sample_latents", "sampling_path"]
 
 SOLVERS = ("ddim", "dpmpp_2m")
 MAX_FPS = 1000
@@ -240,8 +240,7 @@ class Sampler:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Return (N, H, W, 3) or (N, F, H, W, 3) uint8 pixels of clean latents."""
-        images = (self.family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
-        return images.movedim(-3, -1).cpu().numpy()
+        return decoded(self.family, latents)
 
     def _check_openings(self, prompts: Sequence[str], openings: Sequence[Media] | None) -> None:
         name = self.family.name
@@ -251,3 +250,9 @@ class Sampler:
             raise ConfigError(f"openings: '{name}' begins with no picture; leave them out, or take 'svd'")
         if openings is not None and len(openings) != len(prompts):
             raise ConfigError(f"openings: one for each of {len(prompts)} prompts, got {len(openings)}")
+
+
+def decoded(family: DenoiserFamily, latents: Tensor) -> np.ndarray:
+    """Return (N, H, W, 3) or (N, F, H, W, 3) uint8 pixels of N clean latents of a family whose VAE is loaded."""
+    images = (family.decode_media(latents) / 2 + 0.5).mul(255).round().to(torch.uint8)
+    return images.movedim(-3, -1).cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,12 +27,15 @@ from diffpref.models.precision import autocast
 from diffpref.models.recompute import set_checkpointing
 from diffpref.models.roles import PlacedRole, place_roles, view_roles
 from diffpref.models.sharding import shard_network
+from diffpref.rewards import load_named
 from diffpref.training.alarms import Alarms
 from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import Batches
 from diffpref.training.checkpoints import Checkpoint
+from diffpref.training.collecting import Collector, check_collecting
 from diffpref.training.demands import check_items
 from diffpref.training.encoders import registry as encoders
+from diffpref.training.feed import Feed
 from diffpref.training.guards import NonFiniteGuard
 from diffpref.training.items import load_items, settle_scores
 from diffpref.training.launch import loss_scaler
@@ -116,13 +120,17 @@ def load_batches(
     items = with_captions(records, items, getattr(plan.method, "captions", {}), recipe.data.source)
     if main:
         logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
+    if plan.collecting is not None:
+        check_collecting(plan.collecting, records_per_update)
+        records_per_update //= plan.collecting.group_size
     check_items(items, plan, records_per_update)  # before anything heavy is loaded, and for what is left of it
     with machine.accelerator.main_process_first():  # the others find what the first has encoded
         encoder = kind.open(recipe, records, random, machine.device, plan.names)
         items = encoder.usable(items, plan.taken)
         check_items(items, plan, records_per_update)
         columns = plan.columns | set(plan.composition.optional)
-        batches = Batches(items, encoder, random, machine.device, plan.taken, columns, recipe.bank.slots)
+        shown = (recipe.bank.slots, recipe.data.positive_share)
+        batches = Batches(items, encoder, random, machine.device, plan.taken, columns, *shown)
         digest = batches.digest()
         if found is not None and "data" in found.counters:
             refuse_other_data(found.counters["data"], digest, recipe.output)
@@ -139,7 +147,9 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
         ModelError: nothing that can be loaded lies at a path.
     """
     adapter, cast = plan.adapter, partial(autocast, recipe.model.precision, machine.device)
-    family: ModelFamily = open_family(recipe.model, "network")
+    scorers = load_named(plan.rewards, str(machine.device))
+    parts = ("network", "vae") if scorers else ("network",)  # what is scored is decoded
+    family: ModelFamily = open_family(recipe.model, *parts)
     size = len(recipe.data.aspects) if "scores" in plan.wanted["policy"] else recipe.adapter.head_size
     family = family.settle(plan.wanted["policy"], recipe.scorer, random, size).to(machine.device)
     family.settle_path(recipe.likelihood, recipe.data.resolution)
@@ -163,7 +173,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
         scale = placed[name].spec.learning_rate_scale if name in placed else 1.0
         group |= {"role": name, "lr_scale": recipe.adapter.head_learning_rate_scale if name == HEADS else scale}
     roles = view_roles(placed, family, network, cast, plan.wanted, recipe.training.max_rows)
-    context = Context(family, roles, random, world=machine.world, networks=dict(roles))
+    context = Context(family, roles, random, scorers=scorers, world=machine.world, networks=dict(roles))
     moving = Moving(placed, adapter, bare, optimizer, plan.method, context, average=recipe.training.ema)
     likelihood = plan.likelihood.build(family, recipe.likelihood, plan.trained)
     banked = _bank_roles(recipe, plan, roles, moving, likelihood, machine)
@@ -171,7 +181,7 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     updater = Updater(
         recipe=recipe,
         plan=plan,
-        batches=batches,
+        feed=_feed(recipe, plan, batches, machine.world),
         context=replace(context, state=moving.memory),
         likelihood=likelihood,
         network=network,
@@ -183,13 +193,24 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
         state={name: tensor.to(machine.device) for name, tensor in plan.composition.initial_state().items()},
         guard=NonFiniteGuard(recipe.guards, Path(recipe.output) if machine.world.is_main else None),
     )
-    alarms = Alarms(recipe, plan, getattr(family, "schedule", None), partial(_num_elements, batches))
+    alarms = Alarms(recipe, plan, getattr(family, "schedule", None), partial(_num_elements, batches, family))
     return Assembly(family, bare, roles, moving, banked, updater, alarms)
 
 
-def _num_elements(batches: Batches) -> int:
+def _feed(recipe: Recipe, plan: Plan, batches: Batches, world: World) -> Feed:
+    """Return what hands out the records of each update."""
+    total = recipe.training.batch_size * recipe.training.accumulation * world.size
+    if plan.collecting is None:
+        return Feed(batches, total, world)
+    return Collector(batches, total, world, plan.collecting)
+
+
+def _num_elements(batches: Batches, family: Any) -> int:
     """Count the elements of a sample: a latent's."""
-    group, media = next(iter(batches.batch([(0, 0)]).media.items()))
+    found = batches.batch([(0, 0)]).media
+    if not found:  # prompts alone
+        return math.prod(family.sample_shape())
+    group, media = next(iter(found.items()))
     return media[0, 0].numel() if group == "list" else media[0].numel()
 
 

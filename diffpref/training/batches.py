@@ -18,8 +18,10 @@ from diffpref.data import (
     ATTACHED,
     COMPANIONS,
     VIEWS,
+    BalancedSampler,
     Item,
     KeyedSampler,
+    Prompt,
     given_columns,
 )
 from diffpref.training.encoders import Encoder, Key, Place, Shown
@@ -43,6 +45,7 @@ class Batches:
         groups: what is put before the models; other groups of an item are neither encoded nor read.
         columns: what objective and method ask of the data.
         slots: draws that a record sees in all, one after another; 0: a new one at each visit.
+        positive_share: draw with replacement, so many of the items being good; None: each once, then again.
     """
 
     def __init__(
@@ -54,10 +57,14 @@ class Batches:
         groups: Sequence[str],
         columns: frozenset[str] = frozenset(),
         slots: int = 0,
+        positive_share: float | None = None,
     ) -> None:
         self.items, self.encoder, self.random, self.device = items, encoder, random, device
         self.groups, self.slots = tuple(groups), slots
         self.sampler = KeyedSampler(len(items), random.seed)
+        if positive_share is not None:
+            labels = [item.columns.get("label") == 1.0 for item in items]
+            self.sampler = BalancedSampler(labels, positive_share, random.seed)
         self.columns = given_columns(items) & (columns | set(LABELS))
         self.length = max((len(_several(item.groups["list"])) for item in items if "list" in item.groups), default=1)
 
@@ -115,7 +122,12 @@ class Batches:
             else:
                 shown[group] = [self._padded(_places(item, group), group) for item in chosen]
         made = self.encoder.batch(keys, chosen, shown)
-        return replace(made, columns={**made.columns, **self._columns(chosen, shown)})
+        return replace(
+            made,
+            columns={**made.columns, **self._columns(chosen, shown)},
+            prompts=tuple(item.prompt for item in chosen),
+            metadata=tuple(item.meta for item in chosen if isinstance(item, Prompt)),
+        )
 
     def _padded(self, places: Sequence[Place], group: str) -> Sequence[Place | None]:
         return [*places, *[None] * (self.length - len(places))] if group == "list" else places

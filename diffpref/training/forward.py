@@ -16,7 +16,7 @@ from diffpref.sampling import GuidedRole
 from diffpref.training.drawn import drawn
 from diffpref.training.plan import Plan
 
-__all__ = ["Forward", "Watcher", "ask_role", "judge", "record_timesteps", "run_forward"]
+__all__ = ["Forward", "Watcher", "ask_role", "judge", "record_timesteps", "run_forward", "spread_keys"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,17 @@ def run_forward(
     values = dict(likelihood(plan.names, outputs, rows))
     values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
     forward = judge(plan, values, rows.columns, state)
-    return replace(forward, timesteps=record_timesteps(rows), keys=batch.keys)
+    return replace(forward, timesteps=record_timesteps(rows), keys=spread_keys(batch.keys, len(forward.finite)))
+
+
+def spread_keys(keys: Sequence[tuple[str, int]], count: int) -> tuple[tuple[str, int], ...]:
+    """Return a key for each of ``count`` entries of an objective: where a method asks about each record at several
+    timesteps apart, a record's entries lie one after another.
+
+    >>> spread_keys([("a", 0), ("b", 0)], 4)
+    (('a', 0), ('a', 0), ('b', 0), ('b', 0))
+    """
+    return tuple(key for key in keys for _ in range(count // len(keys)))
 
 
 def ask_role(context: Context, name: str, rows: Rows, grad: bool = False) -> Tensors:

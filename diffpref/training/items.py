@@ -15,9 +15,11 @@ from diffpref.data import (
     Item,
     Ranking,
     list_view,
+    open_prompts,
     open_records,
     pair_view,
     point_view,
+    prompt_view,
     scored_points,
     usable_records,
 )
@@ -84,6 +86,9 @@ def load_items(
 def _view(
     data: Data, view: str, quarantine: str | None, texts: bool, columns: frozenset[str], check: Check
 ) -> tuple[Sequence[Record], Sequence[Any]]:
+    if view == "prompts":
+        asked = open_prompts(data.source, columns=data.columns)
+        return asked, prompt_view(asked)
     opened = open_records(data.source, columns=data.columns, on_bad_shard=data.on_bad_shard, texts=texts)
     records = usable_records(opened, quarantine=quarantine, limit=data.max_unusable, check=check)
     score, scale, tie_weight = score_settings(data)
@@ -106,7 +111,7 @@ def _view(
         return records, pair_view(records, score=score, **soft_options, **common)
     if "score" in columns and "label" not in columns and score is not None:
         return records, scored_points(records, score, data.max_unusable)
-    return records, point_view(records, score=score, **common)
+    return records, point_view(records, score=score, mixed=data.mixed_labels, **common)
 
 
 def settle_scores(items: Sequence[Item], rule: str, composition: Composition) -> Sequence[Item]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from diffpref.config import Adapter as AdapterSettings
 from diffpref.config import Data, Named, Recipe, resolve_roles
-from diffpref.core.contracts import Likelihood, Method, RoleSpec
+from diffpref.core.contracts import CollectingMethod, Likelihood, Method, RoleSpec
 from diffpref.core.errors import ConfigError
 from diffpref.core.vocabulary import DRAWN, FULL, GROUPS, Name, parse
 from diffpref.data import COMPANIONS, VIEWS, view_of
@@ -22,6 +22,7 @@ from diffpref.models.base import ModelFamily
 from diffpref.objectives import compose
 from diffpref.objectives import registry as objectives
 from diffpref.objectives.compose import Composition
+from diffpref.rewards import check_named
 from diffpref.training.banking import refusals
 from diffpref.training.trackers import check_trackers
 
@@ -75,6 +76,16 @@ class Plan:
         return sorted(self.roles, key=lambda name: (name == "policy", name))
 
     @property
+    def collecting(self) -> CollectingMethod | None:
+        """The method, if it makes part of its data while it trains."""
+        return self.method if isinstance(self.method, CollectingMethod) else None
+
+    @property
+    def rewards(self) -> tuple[Named, ...]:
+        """What scores the samples that the method makes."""
+        return tuple(getattr(self.method, "rewards", ()))
+
+    @property
     def wanted(self) -> dict[str, frozenset[str]]:
         """Role -> the quantities that it is asked for, with their units."""
         model = [name for name in map(parse, self.names) if name.kind == "model"]
@@ -118,6 +129,10 @@ def make_plan(recipe: Recipe) -> Plan:
     groups = (*taken, *sorted((composition.groups & _made(method)) - set(taken)))
     found += _misfits(recipe, method, composition, family)
     view = _try(found, "objective", lambda: view_of(taken)) or ""
+    if recipe.data.positive_share is not None and view != "points":
+        found.append(f"data.positive_share: is for single labelled samples, and these parts take {view or 'others'}")
+    rewards = getattr(method, "rewards", ())
+    found += check_named(rewards, f"method.{recipe.method.name}.rewards")
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:
         raise ConfigError("\n".join(found))
     provided = _provided(likelihood, family, method)
@@ -212,6 +227,7 @@ def _method(named: Named) -> Method:
 def _misfits(recipe: Recipe, method: Method, composition: Composition, family: type[ModelFamily]) -> Iterator[str]:
     """Yield a line for each thing that one part asks for and the others do not give."""
     name, kind = recipe.method.name, family.likelihood
+    yield from (f"method.{name}.{line}" for line in getattr(method, "missing", ()))
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
@@ -223,6 +239,11 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, family: t
         yield f"roles.{role}: neither the objective nor method '{name}' asks anything of it; leave it out"
     if recipe.guards.winner_error in ("stop", "roll_back") and "reference" not in composition.roles:
         yield f"guards.winner_error: {recipe.guards.winner_error} needs a reference, which the objective does not ask"
+    if recipe.bank.slots and isinstance(method, CollectingMethod):
+        yield (
+            f"bank.slots: method '{name}' draws new samples while it trains, so that no role is asked the same twice;"
+            " set bank.slots to 0"
+        )
     if (read_by := getattr(method, "likelihood", None)) != kind:
         told = f"prepares rows for the likelihood '{read_by}'" if read_by else "does not say for which likelihood"
         yield f"method: '{name}' {told}; family '{recipe.model.family}' is read by '{kind}'"

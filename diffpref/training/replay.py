@@ -21,7 +21,7 @@ from torch import Tensor
 from diffpref.core.contracts import Batch, Context, Likelihood, Rows, Tensors
 from diffpref.core.vocabulary import parse
 from diffpref.training.drawn import drawn
-from diffpref.training.forward import Watcher, ask_role
+from diffpref.training.forward import Watcher, ask_role, spread_keys
 from diffpref.training.plan import Plan
 
 __all__ = ["Asked", "ask", "derivatives", "gathered", "replayed"]
@@ -35,12 +35,14 @@ class Asked:
         rows: the question; not prepared twice, because preparing may ask models too.
         outputs: what the frozen roles answered.
         values: (B, ...) vocabulary tensors, without gradient.
+        keys: of the B records.
         trained: what the trained roles answered, (N,) numbers each, where such numbers say all that is read.
     """
 
     rows: Rows
     outputs: Mapping[str, Tensors]
     values: Tensors
+    keys: tuple[tuple[str, int], ...]
     trained: Mapping[str, Tensors] = field(default_factory=dict)
 
 
@@ -59,12 +61,13 @@ def _ask(plan: Plan, likelihood: Likelihood, batch: Batch, context: Context, wat
         watcher.asked(batch, rows, dict(outputs))
     values = dict(likelihood(plan.names, outputs, rows))
     values |= drawn(plan.composition.tensors, values, batch.keys, context.random)
+    keys = spread_keys(batch.keys, len(next(iter(values.values()))))
     frozen = {name: answers for name, answers in outputs.items() if name not in plan.trained}
     if not all(name.form in likelihood.from_raw for name in map(parse, plan.names) if name.kind == "model"):
-        return Asked(rows, frozen, values)
+        return Asked(rows, frozen, values, keys)
     raw = {name: dict(likelihood.raw(answers, rows)) for name, answers in outputs.items()}
     trained = {name: raw.pop(name) for name in plan.asked if name in plan.trained}
-    return Asked(rows, raw, values, trained)
+    return Asked(rows, raw, values, keys, trained)
 
 
 def gathered(asked: Sequence[Asked], gather: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -108,6 +108,8 @@ DECIDES_THE_NUMBERS = frozenset(
         "data.score_labels",
         "data.list_scores",
         "data.aspects",
+        "data.positive_share",
+        "data.mixed_labels",
         "data.equal_prompts",
         "data.min_gap",
         "data.resolution",

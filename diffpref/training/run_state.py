@@ -16,6 +16,9 @@ from diffpref.training.update import Updater
 
 __all__ = ["collect_state", "restore_state"]
 
+COLLECTED = "collected"
+"""The part with what a method has collected and not yet used up."""
+
 
 def collect_state(
     updater: Updater, moving: Moving, adapter: Adapter, network: nn.Module, keep: bool = True
@@ -35,6 +38,8 @@ def collect_state(
     parts: dict[str, Any] = {"policy": adapter.state(network), "optimizer": moments, **moving.parts()}
     if updater.state:
         parts["objective_state"] = dict(updater.state)
+    if collected := updater.feed.state():
+        parts[COLLECTED] = collected
     if (heads := updater.context.family.heads) is not None:
         parts["heads"] = dict(heads.state_dict())
     counters = {"optimizer": described, "scaler": updater.scaler.state_dict(), "guard": updater.guard.state()}
@@ -62,6 +67,7 @@ def restore_state(found: Checkpoint, updater: Updater, moving: Moving, adapter: 
         updater.scaler.load_state_dict(found.counters["scaler"])
         updater.guard.load_state(found.counters.get("guard", {}))
         moving.load(parts, found.counters)
+        updater.feed.load(found.part(COLLECTED) if COLLECTED in found else {}, found.step)
         if updater.state:
             updater.load_state(found.part("objective_state"))
     except (RuntimeError, KeyError, ValueError, CheckpointError) as error:

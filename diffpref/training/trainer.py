@@ -110,7 +110,8 @@ class Trainer:
         self.accelerator = launch()
         self.device = self.accelerator.device
         largest = partial(largest_number, self.accelerator)
-        self.world = World(self.accelerator.num_processes, self.accelerator.process_index, largest)
+        size, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.world = World(size, rank, largest, self.accelerator.gather)
         self.recipe = with_records_per_update(self.recipe, self.world.size)
         sharding = sharding_options(self.accelerator, self.recipe)
         self.autocast = partial(autocast, self.recipe.model.precision, self.device)
@@ -139,7 +140,7 @@ class Trainer:
 
     def next_items(self) -> list[tuple[int, int]]:
         """Return the (item number, visit) pairs of the next update, over all processes."""
-        return self.batches.sampler.batch(self.step, self.records_per_update)
+        return self.updater.feed.everywhere(self.step)
 
     def advance(self, watcher: Watcher | None = None) -> dict[str, float]:
         """Do one update and what moves with it; nothing is written.
@@ -162,9 +163,8 @@ class Trainer:
                 started = time.perf_counter()
                 metrics = self.advance()
                 seconds = time.perf_counter() - started
-                metrics[f"perf/{self.family.samples}_per_second"] = (
-                    self.batches.samples * self.records_per_update / seconds
-                )
+                shown = self.batches.samples + len(set(self.plan.groups) - set(self.plan.taken))
+                metrics[f"perf/{self.family.samples}_per_second"] = shown * self.records_per_update / seconds
                 metrics["perf/memory_bytes"] = memory_bytes(self.device)
                 metrics.update(self.alarms(self.step, metrics))
                 for callback in self.callbacks:

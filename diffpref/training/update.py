@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diffpref.config import Recipe
 from diffpref.core.contracts import Context, Likelihood, Tensors, World
 from diffpref.core.errors import CheckpointError, DataError
-from diffpref.training.batches import Batches
+from diffpref.training.feed import Feed, Items
 from diffpref.training.forward import Forward, Watcher, judge, record_timesteps, run_forward
 from diffpref.training.gradients import average_gradients, gradient_norm
 from diffpref.training.guards import NonFiniteGuard, Refused, describe
@@ -33,8 +33,6 @@ from diffpref.training.start import check_start
 __all__ = ["Updater"]
 
 logger = logging.getLogger(__name__)
-
-Items: TypeAlias = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Updater:
     Args:
         recipe: steps, batch size, accumulation, optimiser.
         plan: method and objectives.
-        batches: the data.
+        feed: which records an update trains on, and their batches.
         context: family, roles, randomness, processes.
         likelihood: turns answers into what the objectives name.
         network: the policy as it is wrapped for the processes.
@@ -77,7 +75,7 @@ class Updater:
 
     recipe: Recipe
     plan: Plan
-    batches: Batches
+    feed: Feed
     context: Context
     likelihood: Likelihood
     network: nn.Module
@@ -119,7 +117,8 @@ class Updater:
     def _update(self, step: int, watcher: Watcher | None) -> dict[str, float]:
         training, world = self.recipe.training, self.world
         total = training.batch_size * training.accumulation * world.size
-        items = self.batches.sampler.batch(step, total, rank=world.rank, num_ranks=world.size)
+        told = self.feed.begin(step, replace(self.context, step=step))
+        items = self.feed.items(step)
         parts = [items[start : start + training.batch_size] for start in range(0, len(items), training.batch_size)]
         done = None if self._couples(total) else self._accumulate(parts, step, total, watcher)
         whole = done or self._replay(parts, step, watcher)
@@ -132,7 +131,7 @@ class Updater:
         length = self.context.family.num_timesteps
         reduce = (lambda summed: summed) if whole.shared else self._reduce
         metrics = update_metrics(whole.seen, loss, coefficients, length, reduce)
-        return {**metrics, **gradient, "lr": self._rate(step)}
+        return {**metrics, **gradient, **told, "lr": self._rate(step)}
 
     def load_state(self, state: Tensors) -> None:
         """Put back the objectives' running statistics.
@@ -176,14 +175,14 @@ class Updater:
         """Compute the objectives once on all records of the update; see `diffpref.training.replay`."""
         context = replace(self.context, step=step)
         gather = self.accelerator.gather if self.world.size > 1 else lambda tensor: tensor
-        asked = ask(self.plan, self.likelihood, map(self.batches.batch, parts), context, watcher)
+        asked = ask(self.plan, self.likelihood, map(self.feed.batch, parts), context, watcher)
         values, columns = gathered(asked, gather)
         values = {name: value.requires_grad_(value.is_floating_point()) for name, value in values.items()}
         forward = judge(self.plan, values, columns, self.state)
         times = [t for question in asked if (t := record_timesteps(question.rows)) is not None]
         if len(times) == len(asked):
             forward = replace(forward, timesteps=gather(torch.cat(times)))
-        keys = [key for part in parts for key in self.batches.keys(part)]
+        keys = [key for question in asked for key in question.keys]
         forward = replace(forward, keys=tuple(gather_object(keys) if self.world.size > 1 else keys))
         if not bool(forward.finite.all() & forward.sums.detach().isfinite().all()):
             raise Refused("loss", describe(forward, self._terms()))  # the same on every process
@@ -191,10 +190,10 @@ class Updater:
         self._check_start([forward], step)
         loss = (self._coefficients(forward.weights) * forward.sums / forward.weights).sum()
         gradients = derivatives(loss, values)
-        first = self.world.rank * sum(map(len, parts))
-        for part, question in zip(parts, asked, strict=True):
-            own = {name: gradient[first : first + len(part)] for name, gradient in gradients.items()}
-            first += len(part)
+        first = self.world.rank * sum(len(question.keys) for question in asked)
+        for question in asked:
+            own = {name: gradient[first : first + len(question.keys)] for name, gradient in gradients.items()}
+            first += len(question.keys)
             shares = replayed(self.plan, self.likelihood, question, context, own, self.recipe.training.max_rows)
             for share in shares:
                 last = question is asked[-1] and share is shares[-1]
@@ -208,7 +207,7 @@ class Updater:
         context = replace(self.context, step=step)
         last = number == self.recipe.training.accumulation - 1
         with nullcontext() if last else keep_gradients_local(self.accelerator, self.network):
-            batch = self.batches.batch(items)
+            batch = self.feed.batch(items)
             forward = run_forward(self.plan, self.likelihood, batch, context, self.state, watcher)
             weights = self._check_loss(forward, number)
             # Each term is divided by its weights over all processes and micro-batches. Those of later ones are not

@@ -110,7 +110,7 @@ class LatentEncoder:
         return items
 
     def encode(self, items: Sequence[Item], groups: Sequence[str]) -> None:
-        for start in range(0, len(items), AT_ONCE):
+        for start in range(0, len(items) if groups else 0, AT_ONCE):
             candidates, views = zip(*self._framed(items[start : start + AT_ONCE], groups), strict=True)
             self.cache.encode_media(candidates, views)
         if self.cache.family.takes_opening:

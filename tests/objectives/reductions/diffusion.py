@@ -215,13 +215,13 @@ TABLE = {
         ),
         lipo_lambda(list_log_ratio=x["list_log_ratio"], list_scores=x["list_scores"].sigmoid(), beta=0.7),
     ),
-    "seppo that never flips is dpo": lambda x: (seppo(**x(PAIR), aaf="none"), dpo(**x(PAIR))),
+    "seppo that never flips is dpo": lambda x: (seppo(**x(PAIR), aaf="none").losses, dpo(**x(PAIR))),
     "seppo is dpo where the policy beats the reference": lambda x: (
-        seppo(chosen_log_ratio=x["chosen_log_ratio"].abs(), rejected_log_ratio=x["rejected_log_ratio"]),
+        seppo(chosen_log_ratio=x["chosen_log_ratio"].abs(), rejected_log_ratio=x["rejected_log_ratio"]).losses,
         dpo(chosen_log_ratio=x["chosen_log_ratio"].abs(), rejected_log_ratio=x["rejected_log_ratio"]),
     ),
     "seppo makes a winner of the sample where the reference is better": lambda x: (
-        seppo(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=x["rejected_log_ratio"]),
+        seppo(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=x["rejected_log_ratio"]).losses,
         dpo(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=-x["rejected_log_ratio"]),
     ),
     "seppo's indicator drops the sample where the reference is better": lambda x: (
@@ -229,7 +229,7 @@ TABLE = {
             chosen_log_ratio=-x["chosen_log_ratio"].abs(),
             rejected_log_ratio=x["rejected_log_ratio"],
             aaf="indicator",
-        ),
+        ).losses,
         dpo(chosen_log_ratio=-x["chosen_log_ratio"].abs(), rejected_log_ratio=x.zero),
     ),
     "dense_dpo of whole videos, mean inside, is flow_dpo": lambda x: (
