@@ -27,8 +27,8 @@ from diffpref.methods import registry
 from diffpref.methods._drawing import Drawing
 from diffpref.methods._forward import forward_rows
 from diffpref.ranking import group_advantages
-from diffpref.sampling import draw_latents, score_latents
-from diffpref.schedules import FlowSchedule, ddim_path
+from diffpref.sampling import draw_latents, sampling_path, score_latents
+from diffpref.schedules import FlowSchedule
 
 __all__ = ["DiffusionNFT"]
 
@@ -143,7 +143,7 @@ class DiffusionNFT(Drawing):
     def prepare(self, batch: Batch, context: Context) -> Rows:
         """Noise each sample anew at some of the solver's timesteps: an entry of the objective for each."""
         family, clean = context.family, batch.media[""]
-        levels = ddim_path(family.schedule, self.num_inference_steps)[0]
+        levels, _ = sampling_path(family.schedule, self.sampler)
         several = max(1, int(len(levels) * self.timestep_share))
         orders = [context.random.permutation(len(levels), "solver's timesteps", *key) for key in batch.keys]
         timesteps = torch.cat([levels[order[:several]] for order in orders]).to(clean)

@@ -46,6 +46,6 @@ __all__ = [
     "noised_to",
     "sample_latents",
     "sampling_path",
-    "sdedit_begin",
     "score_latents",
+    "sdedit_begin",
 ]

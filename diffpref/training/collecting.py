@@ -191,7 +191,7 @@ def _added(batch: Batch, made: Batch) -> dict[str, Tensor]:
     Raises:
         ShapeError: it has other records than the batch, or a tensor without a row for each.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for kind, before, after in (("media", batch.media, made.media), ("columns", batch.columns, made.columns)):
         found |= {f"{kind}/{name}": tensor for name, tensor in after.items() if name not in before}
     if made.keys != batch.keys or not found or any(len(tensor) != len(batch) for tensor in found.values()):

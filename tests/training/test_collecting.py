@@ -145,7 +145,7 @@ def test_advantages_compare_the_samples_of_a_prompt_and_rows_take_its_timesteps(
         torch.testing.assert_close(batch.columns["advantage"][group].double(), expected, rtol=1e-5, atol=1e-6)
     rows = trainer.plan.method.prepare(batch, context)
     assert len(rows.inputs["noisy"]) == 16 and rows.columns["advantage"].shape == (16,)  # int(0.99 * 3) each
-    levels = set(trainer.family.schedule.grid(3).tolist())
+    levels = set(trainer.family.schedule.grid(3).float().tolist())
     times = rows.inputs["timesteps"].view(8, 2)
     assert set(times.flatten().tolist()) <= levels and bool((times[:, 0] != times[:, 1]).all())
     assert rows.depends_on == {"behaviour"}
