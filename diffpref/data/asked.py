@@ -28,12 +28,14 @@ class Prompt:
         record_id: of the record.
         prompt: the text.
         meta: what the record says besides, as rewards read it.
+        captions: none, there being no candidates.
     """
 
     record_index: int
     record_id: str
     prompt: str
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    captions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:

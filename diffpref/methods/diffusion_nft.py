@@ -10,7 +10,7 @@ of forwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from diffpref.config import Named
+from diffpref.config import Named, Recipe
 from diffpref.core.annotations import NonNegative, Number, PositiveInt
 from diffpref.core.contracts import Batch, Context, Ema, Every, RoleSpec, Rows
 from diffpref.core.errors import ConfigError
@@ -79,15 +79,13 @@ class DiffusionNFT(Drawing):
             raise ValueError(f"must be one a reward, {len(rewards)}; got {len(value)}")
         return value
 
-    @property
-    def missing(self) -> Sequence[str]:
-        """The rewards."""
-        if self.rewards:
-            return ()
-        return [
-            "rewards: must name at least one reward that scores the samples, as in --method '{diffusion_nft: {rewards:"
-            " [{pickscore: {path: yuvalkirstain/PickScore_v1}}]}}'"
-        ]
+    def misfits(self, recipe: Recipe) -> Iterator[str]:
+        """Yield a line where nothing scores the samples."""
+        if not self.rewards:
+            yield (
+                "method.diffusion_nft.rewards: must name at least one reward that scores the samples, as in --method"
+                " '{diffusion_nft: {rewards: [{pickscore: {path: yuvalkirstain/PickScore_v1}}]}}'"
+            )
 
     @property
     def needs(self) -> frozenset[str]:

@@ -12,12 +12,13 @@ update drawn when its turn comes: the same ones, since the reference stands stil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from diffpref.config import Recipe
 from diffpref.core.annotations import PositiveInt
 from diffpref.core.contracts import Batch, Context, RoleSpec, Rows, Snapshots
 from diffpref.methods import registry
@@ -56,15 +57,15 @@ class SePPO(Denoising, Drawing):
         default=None, description="updates between two draws of the reference; not given: with each snapshot"
     )
 
-    @property
-    def missing(self) -> Sequence[str]:
-        """The interval of snapshots: only whoever knows how long the run is can say it."""
-        if self.snapshot_every is not None:
-            return ()
-        return [
-            "snapshot_every: must be given: after how many updates the policy is kept as one of the snapshots that the"
-            " reference is drawn from; published: 30, as in --method '{seppo: {snapshot_every: 30}}'"
-        ]
+    def misfits(self, recipe: Recipe) -> Iterator[str]:
+        """Yield a line where no interval of snapshots is given: only whoever knows how long the run is can say it."""
+        given = recipe.roles.get("reference")
+        if self.snapshot_every is None and (given is None or given.update is None):
+            yield (
+                "method.seppo.snapshot_every: must be given: after how many updates the policy is kept as one of the"
+                " snapshots that the reference is drawn from; published: 30, as in"
+                " --method '{seppo: {snapshot_every: 30}}'"
+            )
 
     @property
     def needs(self) -> frozenset[str]:

@@ -227,7 +227,6 @@ def _method(named: Named) -> Method:
 def _misfits(recipe: Recipe, method: Method, composition: Composition, family: type[ModelFamily]) -> Iterator[str]:
     """Yield a line for each thing that one part asks for and the others do not give."""
     name, kind = recipe.method.name, family.likelihood
-    yield from (f"method.{name}.{line}" for line in getattr(method, "missing", ()))
     known = {"policy", *method.roles}
     if unknown := composition.roles - known:
         yield f"objective: needs the role {_list(unknown)}; method '{name}' has {_list(known)}"
