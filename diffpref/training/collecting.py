@@ -96,7 +96,7 @@ class Collector(Feed):
         roles: dict[str, Role] = {name: _Counted(role, counts) for name, role in context.roles.items()}
         batch = self.batches.batch(self._own(number))
         with torch.no_grad():
-            made = self.method.collect(batch, replace(context, roles=roles))
+            made = self.method.collect(batch, replace(context, roles=roles, networks=roles))
         self._hold(number, _added(batch, made))
         return {
             "collect/forwards": float(counts["rows"] * self.world.size),
