@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffpref.config import build_recipe
-from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record
 from diffpref.data import write_store
 from diffpref.data.footage import pack_frames
 from diffpref.data.images import encode_png
@@ -34,8 +34,16 @@ def moving(seed: int, frames: int = FRAMES) -> bytes:
 
 
 def judged(number: int, *more: Judgement) -> Record:
+    """A pair of clips, and the picture that families are told that animate one."""
     candidates = tuple(Candidate(bytes=moving(2 * number + side)) for side in range(2))
-    return Record(f"r{number}", f"clip {number % 3}", candidates, more or (Judgement(0, 1, float(number % 2)),))
+    picture = np.random.default_rng(100 + number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    return Record(
+        f"r{number}",
+        f"clip {number % 3}",
+        candidates,
+        more or (Judgement(0, 1, float(number % 2)),),
+        inputs=(PromptMedia(bytes=encode_png(picture)),),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from diffpref.cache import EncodedCache
 from diffpref.cache.encoded import Opening
 from diffpref.config import Data, Recipe
 from diffpref.core.contracts import Batch, Candidate, Conditioning, PromptMedia, Record, Tensors
+from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.data import COMPANIONS, ClipCut, Framing, Item, View
 from diffpref.data.clips import Check, check_clip, check_picture
@@ -24,6 +25,8 @@ __all__ = ["LatentEncoder", "cut_of", "framing_of", "open_cache"]
 
 AT_ONCE = 128
 """Items whose images are in memory together while they are encoded."""
+SAME = 1e-3
+"""By how much what is told of one picture may differ between two calls of an encoder."""
 
 
 def framing_of(data: Data) -> Framing:
@@ -81,7 +84,7 @@ class LatentEncoder:
         self.records, self.cache, self.random, self.device = records, cache, random, device
         self.framing = framing or Framing()
         self._known: dict[Place, Candidate] = {}
-        self._openings: dict[int, Opening] = {}
+        self._openings: dict[Place, Opening] = {}
         self._empty: Conditioning | None = None
 
     texts: ClassVar[bool] = False
@@ -113,9 +116,8 @@ class LatentEncoder:
         for start in range(0, len(items) if groups else 0, AT_ONCE):
             candidates, views = zip(*self._framed(items[start : start + AT_ONCE], groups), strict=True)
             self.cache.encode_media(candidates, views)
-        if self.cache.family.takes_opening:
-            told = {(item.record_id, view): self._opening(item) for item in items for view in self._views(item)}
-            self.cache.encode_openings((opening, view) for (_, view), opening in told.items())
+            if self.cache.family.takes_opening:
+                self._encode_openings(items[start : start + AT_ONCE], groups)
         captions = (text for item in items for text in (item.prompt, *item.captions.values()))
         self.cache.encode_captions(["", *dict.fromkeys(captions)])
 
@@ -137,20 +139,42 @@ class LatentEncoder:
     def _views(self, item: Item) -> tuple[View, ...]:
         return self.framing.views(item.record_id, self.random)
 
-    def _opening(self, item: Item) -> Opening:
-        """Return where the picture comes from that the denoiser is told: the prompt's, else the first candidate's.
+    def _encode_openings(self, items: Sequence[Item], groups: Sequence[str]) -> None:
+        """Encode the pictures that the denoiser is told of: a record's own, else the first frames of its clips.
 
-        One speaks for all candidates: pictures that differed within a pair would tell which is which.
+        One picture speaks for all candidates that are compared: of two, the denoiser would be told which is which.
+
+        Raises:
+            DataError: a record has none, and its clips begin differently.
         """
-        record = self.records[item.record_index]
-        return next((media for media in record.inputs if media.kind == "image"), record.candidates[0])
+        told: list[tuple[Item, list[tuple[Opening, View]]]] = []
+        for item in items:
+            numbers = sorted({number for group in groups for number in _several(item.groups[group])})
+            places = [Place(item.record_index, item.record_id, number) for number in numbers]
+            openings = dict.fromkeys(map(self._opening, places))
+            told += [(item, [(opening, view) for opening in openings]) for view in self._views(item)]
+        self.cache.encode_openings(one for _, several in told for one in several)
+        for item, several in told:
+            if any(bool(((rows - rows[:1]).abs() > SAME).any()) for rows in self.cache.openings(several).values()):
+                raise DataError(
+                    f"record '{item.record_id}': its clips begin with different pictures, and"
+                    f" '{self.cache.family.name}' is told one for all; give the record the picture that its clips are"
+                    " to begin with (inputs)"
+                )
 
-    def _known_opening(self, item: Item) -> Opening:
-        if item.record_index not in self._openings:
-            opening = self._opening(item)
+    def _opening(self, place: Place) -> Opening:
+        """Return where the picture comes from that the denoiser is told."""
+        record = self.records[place.record]
+        given = next((media for media in record.inputs if media.kind == "image"), None)
+        return given or record.candidates[place.candidate]
+
+    def _known_opening(self, place: Place) -> Opening:
+        """Return the same by its digest alone."""
+        if place not in self._openings:
+            opening = self._opening(place)
             kind = Candidate if isinstance(opening, Candidate) else PromptMedia
-            self._openings[item.record_index] = kind(sha256=self.cache.digest(opening))
-        return self._openings[item.record_index]
+            self._openings[place] = kind(sha256=self.cache.digest(opening))
+        return self._openings[place]
 
     def _candidate(self, place: Place) -> Candidate:
         """Return an image by its digest alone: a step need not read records, which hold whole files."""
@@ -162,7 +186,7 @@ class LatentEncoder:
     def batch(self, keys: Sequence[Key], items: Sequence[Item], shown: Shown) -> Batch:
         views = [self._view(item.record_id, key) for item, key in zip(items, keys, strict=True)]
         media = {group: self._latents(group, keys, places) for group, places in shown.items()}
-        besides = self._besides(items, views)
+        besides = self._besides(items, views, shown)
         if self._empty is None:
             self._empty = self.cache.conditioning([""]).to(self.device)
         texts = {"": [item.prompt for item in items]}
@@ -172,14 +196,19 @@ class LatentEncoder:
         }
         return Batch(tuple(keys), media, conditioning, {}, self._empty)
 
-    def _besides(self, items: Sequence[Item], views: Sequence[View]) -> Tensors:
+    def _besides(self, items: Sequence[Item], views: Sequence[View], shown: Shown) -> Tensors:
         """Return what a denoiser is told besides captions, a row a record: its sizes, a picture to begin with."""
         found: dict[str, Tensor] = {}
         if self.framing.original_sizes:
             first = [self._candidate(Place(item.record_index, item.record_id, 0)) for item in items]
             found |= self.cache.size_conditioning(first, views)
         if self.cache.family.takes_opening:
-            found |= self.cache.openings(zip(map(self._known_opening, items), views, strict=True))
+            rows = zip(*shown.values(), strict=True)
+            places = [
+                next(place for several in row for place in several if place and place.record == item.record_index)
+                for item, row in zip(items, rows, strict=True)
+            ]
+            found |= self.cache.openings(zip(map(self._known_opening, places), views, strict=True))
         return found
 
     def _view(self, record: str, key: Key) -> View:
