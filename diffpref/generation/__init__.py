@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffpref.data import load_prompts
 from diffpref.generation.candidates import Sample, generate
+from diffpref.generation.guided import GroundTruth, GuidedPlan, generate_guided, ground_truths
 from diffpref.generation.hallucinated import with_hallucinations
 from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.recipe import DrawnBy, GenerationRecipe
@@ -15,10 +16,14 @@ __all__ = [
     "DrawnBy",
     "GenerationPlan",
     "GenerationRecipe",
+    "GroundTruth",
+    "GuidedPlan",
     "Sample",
     "ScoreSummary",
     "generate",
+    "generate_guided",
     "generate_sources",
+    "ground_truths",
     "load_prompts",
     "score_records",
     "score_store",

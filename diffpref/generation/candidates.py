@@ -24,7 +24,7 @@ from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.scoring import Progress, score_watched, versions, watch
 from diffpref.sampling import TextSettings
 
-__all__ = ["Sample", "candidate_of", "generate", "said"]
+__all__ = ["Sample", "candidate_of", "generate", "grow", "said"]
 
 Sample: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence["np.ndarray | Clip | str"]]
 """Prompts and seeds to (H, W, 3) uint8 pictures, clips or texts, each a function of its own prompt and seed."""
@@ -55,19 +55,51 @@ def generate(
         ShapeError: a sampler did not answer once for each question.
     """
     samplers = _samplers(plan, sampler)
-    scorers = dict(scorers or {})
-    growing = GrowingStore(
-        Path(output), {"kind": "generation", **plan.to_json(), "scores": versions(scorers)}, plan.num_units
+    return grow(
+        Path(output),
+        {"kind": "generation", **plan.to_json()},
+        [len(plan.unit(number)) * plan.candidates for number in range(plan.num_units)],
+        lambda number: _draw(plan, plan.unit(number), samplers),
+        on_progress,
+        scorers=scorers,
+        max_unusable=max_unusable,
     )
-    watched = watch(scorers, plan.num_pictures)
+
+
+def grow(
+    output: Path,
+    decided: Mapping[str, Any],
+    counts: Sequence[int],
+    draw: Callable[[int], list[Record]],
+    on_progress: Progress | None = None,
+    *,
+    scorers: Mapping[str, Reward] | None = None,
+    max_unusable: float = LIMIT,
+) -> Store:
+    """Draw and score the units that are not there yet, beside whatever other processes work on them.
+
+    Args:
+        output: the store's folder.
+        decided: JSON-ready values from which the content follows, but for the scorers.
+        counts: how many candidates each unit has.
+        draw: number of a unit -> its records, without scores.
+        on_progress: called with (candidates there, candidates in all) at the start and after each unit.
+        scorers: score name -> reward; each candidate gets a score of each.
+        max_unusable: the largest share of a score that may be NaN, infinite or missing.
+
+    Raises:
+        DataError: the folder was made by another plan, or too many scores are unusable.
+    """
+    scorers, total = dict(scorers or {}), sum(counts)
+    growing = GrowingStore(output, {**decided, "scores": versions(scorers)}, len(counts))
+    watched = watch(scorers, total)
 
     def make(number: int) -> list[Record]:
-        return score_watched(_draw(plan, plan.unit(number), samplers), scorers, watched, max_unusable)
+        return score_watched(draw(number), scorers, watched, max_unusable)
 
     def tell(missing: Sequence[int]) -> None:
         if on_progress:
-            there = plan.num_pictures - sum(len(plan.unit(number)) for number in missing) * plan.candidates
-            on_progress(there, plan.num_pictures)
+            on_progress(total - sum(counts[number] for number in missing), total)
 
     rank, num_ranks = share_of_work()
     growing.fill(make, tell, rank=rank, num_ranks=num_ranks)

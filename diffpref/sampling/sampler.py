@@ -186,14 +186,16 @@ class Sampler:
         self.resolution = int(self.settings.resolution or 0)
         if self.resolution % family.vae_factor():
             raise ConfigError(f"resolution: must be a multiple of {family.vae_factor()}, got {self.resolution}")
-        self._unconditional = family.unconditional(self.resolution)
+        self.unconditional = family.unconditional(self.resolution)
 
     def initial_latents(self, seeds: Sequence[int]) -> Tensor:
         """Return (N, C, H, W) or (N, C, F, H, W) float32 standard normal latents, one generator a seed, on the CPU."""
         shape = self.family.latent_shape(self.resolution, self.settings.num_frames)
         return torch.stack([self.family.initial_noise(shape, torch.Generator().manual_seed(s)) for s in seeds])
 
-    def _told(self, prompts: Sequence[str], seeds: Sequence[int], openings: Sequence[Media] | None) -> Conditioning:
+    def conditioning(
+        self, prompts: Sequence[str], seeds: Sequence[int], openings: Sequence[Media] | None = None
+    ) -> Conditioning:
         """Return a row for each prompt, and for the picture that its clip is to begin with where there is one."""
         conditioning = self.family.encode_prompt(prompts, self.resolution)
         if openings is None:
@@ -230,10 +232,10 @@ class Sampler:
             padded = numbers + [numbers[-1]] * (size - len(numbers))
             own = [seeds[n] for n in padded]
             shown = None if openings is None else [openings[n] for n in padded]
-            conditioning = self._told([prompts[n] for n in padded], own, shown)
+            conditioning = self.conditioning([prompts[n] for n in padded], own, shown)
             device = next(iter(conditioning.tensors.values())).device
             latents = self.initial_latents(own).to(device)
-            latents = sample_latents(self.family, self.role, latents, conditioning, self._unconditional, self.settings)
+            latents = sample_latents(self.family, self.role, latents, conditioning, self.unconditional, self.settings)
             drawn.extend(self.decode(latents)[: len(numbers)])
         fps = self.settings.fps
         return drawn if fps is None else [Clip(frames, fps) for frames in drawn]

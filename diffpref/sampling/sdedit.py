@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Role
+from diffpref.core.contracts import Media, Role
 from diffpref.core.errors import ConfigError, ShapeError, suggest
+from diffpref.core.media import Clip
+from diffpref.data.images import clip_tensor, image_tensor
 from diffpref.models.family import DenoiserFamily
 from diffpref.sampling.sampler import Sampler, SamplerSettings, sample_latents, sampling_path
 from diffpref.schedules import FlowSchedule, Schedule
@@ -103,34 +105,32 @@ class SdeditSampler:
     def __init__(
         self, family: DenoiserFamily, role: Role, settings: SamplerSettings, beginning: Beginning = "stock"
     ) -> None:
-        self.family, self.role, self.settings, self.beginning = family, role, settings, beginning
         self.plain = Sampler(family, role, settings)
-        self.resolution = self.plain.resolution
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the media: (H, W, 3), of clips (F, H, W, 3)."""
-        latent = self.family.latent_shape(self.resolution, self.settings.num_frames)
-        return (*latent[1:-2], self.resolution, self.resolution, 3)
+        self.family, self.role, self.beginning = family, role, beginning
+        self.settings, self.resolution = self.plain.settings, self.plain.resolution
 
     @torch.no_grad()
     def __call__(
-        self, media: Sequence[np.ndarray], prompts: Sequence[str], seeds: Sequence[int], strengths: Sequence[float]
-    ) -> list[np.ndarray]:
+        self, media: Sequence[Media], prompts: Sequence[str], seeds: Sequence[int], strengths: Sequence[float]
+    ) -> list[Media]:
         """Draw one candidate from each medium.
 
+        Families that are told the picture which a clip begins with are told the medium's first frame.
+
         Args:
-            media: N arrays of `shape`, uint8. Their latents are the means that the VAE gives.
+            media: N pictures, or clips of as many frames as the settings say; cut to squares. Their latents are the
+                means that the VAE gives.
             prompts: N texts.
             seeds: N seeds of noises.
             strengths: N shares of the trajectory.
 
         Returns:
-            N arrays of `shape`, uint8.
+            N arrays (H, W, 3) uint8; of videos N `Clip` of (F, H, W, 3) uint8 frames, with the speed of the medium
+            where that has one.
 
         Raises:
             ConfigError: not as many of one as of the others, or a strength that cannot be.
-            ShapeError: a medium of another shape.
+            ShapeError: a picture where a clip is expected, or the other way round, or a clip of another length.
         """
         counts = {len(media), len(prompts), len(seeds), len(strengths)}
         if len(counts) != 1:
@@ -139,8 +139,7 @@ class SdeditSampler:
                 f" {len(seeds)} and {len(strengths)} of them"
             )
         for medium in media:
-            if medium.shape != self.shape or medium.dtype != np.uint8:
-                raise ShapeError(f"media: must be {self.shape} uint8, got {medium.shape} {medium.dtype}")
+            self._check(medium)
         schedule = self.family.schedule_at(self.resolution)
         begins = [sdedit_begin(schedule, self.settings, strength, self.beginning) for strength in strengths]
         drawn: list[np.ndarray] = []
@@ -149,20 +148,42 @@ class SdeditSampler:
             part = list(range(start, min(start + size, len(media))))
             rows = part + [part[-1]] * (size - len(part))
             latents = self._draw(
-                np.stack([media[row] for row in rows]),
+                [media[row] for row in rows],
                 [prompts[row] for row in rows],
                 [seeds[row] for row in rows],
                 [begins[row] for row in rows],
             )
             drawn.extend(self.plain.decode(latents)[: len(part)])
-        return drawn
+        if self.settings.fps is None:
+            return drawn
+        speeds = [getattr(medium, "fps", None) or self.settings.fps for medium in media]
+        return [Clip(frames, fps) for frames, fps in zip(drawn, speeds, strict=True)]
 
-    def _draw(self, media: np.ndarray, prompts: Sequence[str], seeds: Sequence[int], begins: Sequence[int]) -> Tensor:
-        conditioning = self.family.encode_prompt(prompts, self.resolution)
-        pixels = torch.from_numpy(media).movedim(-1, -3).float() / 127.5 - 1
+    def _check(self, medium: Media) -> None:
+        frames = self.settings.num_frames
+        found = np.shape(medium.frames if isinstance(medium, Clip) else medium)
+        if (len(found) == 4) != (frames is not None):
+            expected = "pictures" if frames is None else f"clips of {frames} frames"
+            raise ShapeError(f"media: '{self.family.name}' is given {expected}, got one of shape {found}")
+        if frames is not None and found[0] != frames:
+            raise ShapeError(f"media: clips of {frames} frames are expected (num_frames), got one of {found[0]}")
+
+    def _draw(self, media: Sequence[Media], prompts: Sequence[str], seeds: Sequence[int], begins: list[int]) -> Tensor:
+        pixels = torch.stack([self._pixels(medium) for medium in media])
+        clips = self.settings.num_frames is not None
+        openings = [_frames(medium)[0] for medium in media] if self.family.takes_opening and clips else None
+        conditioning = self.plain.conditioning(prompts, seeds, openings)
         clean = self.family.encode_media(pixels).mean
         noise = self.plain.initial_latents(seeds).to(clean.device)
-        schedule = self.family.schedule_at(self.resolution)
-        noisy = noised_to(schedule, self.settings, clean, noise, begins)
-        without = self.family.unconditional(self.resolution)
+        noisy = noised_to(self.family.schedule_at(self.resolution), self.settings, clean, noise, begins)
+        without = self.plain.unconditional
         return sample_latents(self.family, self.role, noisy, conditioning, without, self.settings, begins=begins)
+
+    def _pixels(self, medium: Media) -> Tensor:
+        if self.settings.num_frames is None:
+            return image_tensor(medium, self.resolution).pixels
+        return clip_tensor(_frames(medium), self.resolution).pixels
+
+
+def _frames(medium: Media) -> np.ndarray:
+    return np.asarray(medium.frames if isinstance(medium, Clip) else medium)

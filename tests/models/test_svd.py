@@ -159,7 +159,7 @@ def test_latents_are_the_stock_pipelines(family: Any, pictures: list[Image.Image
     settings = SamplerSettings(num_inference_steps=4, guidance_scale=guidance, batch_size=2)
     ours = Sampler(family, NetworkRole(family, family.network), settings)
     with torch.no_grad():
-        told = ours._told(["", ""], SEEDS, pictures)
+        told = ours.conditioning(["", ""], SEEDS, pictures)
         latents = sample_latents(
             family, ours.role, ours.initial_latents(SEEDS), told, family.unconditional(64), settings
         )
