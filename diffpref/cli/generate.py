@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from diffpref.cli._arguments import Parser, add_fields, build_section, overrides
 from diffpref.cli._reporting import is_main, progress_bar, score_lines, scores_json
 from diffpref.loops.judging import check_scorers, load_rewards, parse_reward
-from diffpref.loops.opening import fingerprint, load_model, make_sampler, pick_device, sampler_settings
+from diffpref.loops.opening import fingerprint, load_model, make_guided, make_sampler, pick_device, sampler_settings
 
 if TYPE_CHECKING:
+    from diffpref.data import Store
     from diffpref.generation import GenerationPlan, GenerationRecipe
 
 __all__ = ["main"]
@@ -21,12 +22,12 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str]) -> int:
     """Draw and score what the output folder lacks, then say what it holds."""
-    from diffpref.generation import GenerationRecipe, generate, generate_sources, load_prompts, summarise_scores
+    from diffpref.generation import GenerationRecipe, summarise_scores
 
     parser = Parser(
         prog="diffpref generate",
-        description="Draw candidates for prompts, score them, and write a store. Flags replace the recipe's values;"
-        " what an interrupted run has drawn is kept, and several processes share the work.",
+        description="Draw candidates for prompts, or from a ground truth, score them, and write a store. Flags replace"
+        " the recipe's values; what an interrupted run has drawn is kept, and several processes share the work.",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe")
     parser.add_argument("--device", help="where networks run; not given: the accelerator, if there is one")
@@ -40,20 +41,9 @@ def main(argv: Sequence[str]) -> int:
     recipe = build_section(GenerationRecipe, arguments.recipe, given)
 
     start = time.perf_counter()
-    listed = load_prompts(recipe.prompts)
-    prompts = tuple(dict.fromkeys(listed))
     device = pick_device(arguments.device)
-    scorers = load_rewards(recipe.rewards, device)
-    for model in filter(None, [recipe.model, *(one.model for one in recipe.sources)]):
-        check_scorers(scorers, model.family)
-    sources = {one.name: partial(_open, recipe.drawn_by(one), prompts, device, one.weights) for one in recipe.sources}
     with progress_bar("candidate") as tell:
-        told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}
-        if sources:
-            store = generate_sources(sources, recipe.output, tell, **told)
-        else:
-            store = generate(*_open(recipe, prompts, device), recipe.output, tell, **told)
-    num_candidates = len(prompts) * (sum(one.candidates for one in recipe.sources) or recipe.candidates)
+        store, num_candidates, left_out = (_draw if recipe.ground_truth is None else _draw_guided)(recipe, device, tell)
     if not is_main():
         return 0
     summaries, seconds = summarise_scores(store), time.perf_counter() - start
@@ -63,17 +53,55 @@ def main(argv: Sequence[str]) -> int:
             "store": str(store.folder),
             "records": len(store),
             "candidates": num_candidates,
-            "repeated_prompts": len(listed) - len(prompts),
+            "repeated_prompts": left_out,
             "scores": scores_json(summaries),
             "seconds": seconds,
         }
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return 0
-    if len(listed) > len(prompts):
-        print(f"{len(listed) - len(prompts):,} prompts are repetitions and were left out")
+    if left_out:
+        what = "prompts" if recipe.ground_truth is None else "ground truths with their captions"
+        print(f"{left_out:,} {what} are repetitions and were left out")
     print(f"{store.folder}: {len(store):,} prompts, {num_candidates:,} candidates, {seconds:.1f} seconds")
     print("\n".join(score_lines(summaries) or ["  no scores: name rewards, or run 'diffpref score'"]))
     return 0
+
+
+def _draw(recipe: GenerationRecipe, device: str, tell: Any) -> tuple[Store, int, int]:
+    """Draw for prompts; return the store, how many candidates it has, and how many prompts were there twice."""
+    from diffpref.generation import generate, generate_sources, load_prompts
+
+    assert recipe.prompts is not None
+    listed = load_prompts(recipe.prompts)
+    prompts = tuple(dict.fromkeys(listed))
+    scorers = _scorers(recipe, device)
+    sources = {one.name: partial(_open, recipe.drawn_by(one), prompts, device, one.weights) for one in recipe.sources}
+    told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}
+    if sources:
+        store = generate_sources(sources, recipe.output, tell, **told)
+    else:
+        store = generate(*_open(recipe, prompts, device), recipe.output, tell, **told)
+    num_candidates = len(prompts) * (sum(one.candidates for one in recipe.sources) or recipe.candidates)
+    return store, num_candidates, len(listed) - len(prompts)
+
+
+def _draw_guided(recipe: GenerationRecipe, device: str, tell: Any) -> tuple[Store, int, int]:
+    """Draw from a ground truth; return the same."""
+    from diffpref.generation import generate_guided
+
+    scorers = _scorers(recipe, device)
+    plan, records, sampler = make_guided(recipe, device)
+    told: dict[str, Any] = {"scorers": scorers, "max_unusable": recipe.max_unusable}
+    store = generate_guided(plan, records, sampler, recipe.output, tell, **told)
+    return store, plan.num_candidates, len(records) - len(plan.truths)
+
+
+def _scorers(recipe: GenerationRecipe, device: str) -> Any:
+    """Load the rewards, and see that they score what the models make before these are loaded."""
+    scorers = load_rewards(recipe.rewards, device)
+    for model in filter(None, [recipe.model, *(one.model for one in recipe.sources)]):
+        check_scorers(scorers, model.family)
+    return scorers
 
 
 def _open(

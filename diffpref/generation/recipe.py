@@ -48,9 +48,26 @@ class GenerationRecipe(Section):
         default_factory=list,
         description="several models that draw for the same prompts; their candidates make one record",
     )
-    prompts: Text | list[Text] = Field(
+    prompts: Text | list[Text] | None = Field(
+        default=None,
         description="a text file, a .jsonl file with 'prompt', shapes:SPLIT[:COUNT | :START-STOP],"
-        " shapes_moving:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT (or START-STOP), or a list"
+        " shapes_moving:SPLIT[:COUNT | :START-STOP], words:SPLIT:COUNT (or START-STOP), or a list",
+    )
+    ground_truth: Text | None = Field(
+        default=None,
+        description="instead of prompts: a store, or a folder of clips or pictures with captions; each is noised part"
+        " of the way and candidates are drawn from there, as the guided pairs of DenseDPO",
+    )
+    strengths: list[Probability] = Field(
+        default_factory=lambda: [0.65, 0.8],
+        min_length=2,
+        max_length=2,
+        description="with ground_truth: the range from which each record draws how much is replaced by noise; 1 = all",
+    )
+    beginning: Literal["dense_dpo", "stock"] = Field(
+        default="dense_dpo",
+        description="with ground_truth: a strength is a noise level of flows and a share of the steps elsewhere, or, as"
+        " in diffusers, always a share of the steps",
     )
     candidates: PositiveInt = Field(default=4, description="pictures, clips or answers of each prompt")
     num_inference_steps: PositiveInt = Field(default=30, description="denoising steps")
@@ -103,6 +120,20 @@ class GenerationRecipe(Section):
         total = sum(source.candidates for source in self.sources)
         if self.sources and "candidates" in self.model_fields_set and self.candidates != total:
             raise ValueError(f"candidates: {self.candidates}, but those of the sources are {total}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _draw_for_prompts_or_from_a_ground_truth(self) -> GenerationRecipe:
+        if (self.prompts is None) == (self.ground_truth is None):
+            raise ValueError("prompts: give prompts or a ground_truth to draw from, one of them")
+        if self.ground_truth is None:
+            return self
+        if self.sources:
+            raise ValueError("sources: only one model draws from a ground_truth; leave them out")
+        if len(self.guidance_scales) > 1:
+            raise ValueError("guidance_scales: candidates of a ground_truth differ in noise alone; give one")
+        if not 0 < self.strengths[0] <= self.strengths[1]:
+            raise ValueError(f"strengths: must be a range in (0, 1], got {self.strengths}")
         return self
 
     def drawn_by(self, source: DrawnBy) -> GenerationRecipe:

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from diffpref.generation import GenerationRecipe
     from diffpref.generation.plan import Settings
 
-__all__ = ["fingerprint", "load_model", "make_sampler", "pick_device", "quiet_libraries", "sampler_settings"]
+__all__ = [
+    "fingerprint",
+    "load_model",
+    "make_guided",
+    "make_sampler",
+    "pick_device",
+    "quiet_libraries",
+    "sampler_settings",
+]
 
 
 def pick_device(name: str | None) -> str:
@@ -88,16 +96,58 @@ def make_sampler(family: Any, settings: Settings, precision: str) -> Any:
     Raises:
         ConfigError: the family's tokenizer has no end token, or lacks the chat template that is asked for.
     """
-    from diffpref.models.precision import autocast
-    from diffpref.models.roles import NetworkRole
     from diffpref.sampling import Sampler, TextSampler, TextSettings
 
     assert family.network is not None
     if isinstance(settings, TextSettings):
         return TextSampler(family.network, family.tokenizer, settings)
+    return Sampler(family, _role(family, precision), settings)
+
+
+def make_guided(recipe: GenerationRecipe, device: str) -> tuple[Any, Any, Any]:
+    """Open what a recipe's candidates are drawn from; return the plan, the records, and what draws.
+
+    Raises:
+        ConfigError: the family makes texts, or the recipe asks for frames that it does not make.
+        DataError: the source cannot be read, or too much of it is no ground truth of the family.
+    """
+    from diffpref.data import open_records, usable_records
+    from diffpref.data.clips import check_clip, check_picture
+    from diffpref.data.views import ClipCut
+    from diffpref.generation import GuidedPlan, ground_truths
+    from diffpref.sampling import SdeditSampler
+
+    assert recipe.model is not None and recipe.ground_truth is not None
+    opened = open_records(recipe.ground_truth)
+    family = load_model(recipe.model, device)
+    if family.likelihood != "denoising":
+        raise ConfigError(f"ground_truth: '{family.name}' makes no pictures or clips; give prompts")
+    (settings,) = recipe.settings(family)
+    frames = settings.num_frames
+    check = check_picture if frames is None else check_clip(ClipCut(frames, fps=recipe.fps))
+    records = usable_records(opened, check=check)
+    plan = GuidedPlan(
+        truths=ground_truths(records),
+        candidates=recipe.candidates,
+        seed=recipe.seed,
+        settings=settings,
+        strengths=(float(recipe.strengths[0]), float(recipe.strengths[1])),
+        beginning=recipe.beginning,
+        fps=recipe.fps,
+        generator=fingerprint(family, recipe.model),
+        unit_size=recipe.unit_size,
+    )
+    role = _role(family, recipe.model.precision)
+    return plan, records, SdeditSampler(family, role, settings, recipe.beginning)
+
+
+def _role(family: Any, precision: str) -> Any:
+    """Return a family's network as a role, in mixed precision where the config asks for it."""
+    from diffpref.models.precision import autocast
+    from diffpref.models.roles import NetworkRole
+
     device = next(family.network.parameters()).device
-    role = NetworkRole(family, family.network, partial(autocast, precision, device))
-    return Sampler(family, role, settings)
+    return NetworkRole(family, family.network, partial(autocast, precision, device))
 
 
 def fingerprint(family: Any, model: Model, trained: str | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from diffpref.config import Model, Named, Recipe, Section, config_error, load_yaml
 from diffpref.config.recipe import find_recipe
@@ -37,6 +37,12 @@ class AlignmentRecipe(Section):
     generation: GenerationRecipe
     training: Recipe
     evaluation: EvaluationSettings
+
+    @model_validator(mode="after")
+    def _draw_for_prompts(self) -> AlignmentRecipe:
+        if self.generation.prompts is None:
+            raise ValueError("generation.prompts: a round draws for prompts; a ground_truth is for 'diffpref generate'")
+        return self
 
 
 def load_alignment(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignmentRecipe:

@@ -57,6 +57,7 @@ def align(recipe: AlignmentRecipe, command: str = "") -> Comparison:
         DataError: a caption of the evaluation is also trained on.
     """
     clock = _Clock()
+    assert recipe.generation.prompts is not None
     prompts = load_prompts(recipe.generation.prompts)
     judged = load_prompts(recipe.evaluation.prompts)
     if both := set(prompts) & set(judged):
