@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "prompts to candidates to scores to preference data",
     "loop": "rounds of drawing, judging and training, such as iterative DPO",
     "score": "score images with a reward",
+    "caption": "captions of single candidates and paraphrases of them, for methods that read them",
     "reward": "reward models: train one's own, evaluate any",
     "index": "write checksums and counts beside tar shards, tables or pictures, so that damage is noticed",
     "cache": "encode images and captions once, for training",

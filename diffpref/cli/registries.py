@@ -18,6 +18,8 @@ REGISTRIES = {
     "families": "diffpref.models",
     "adapters": "diffpref.models.adapters",
     "rewards": "diffpref.rewards",
+    "captioners": "diffpref.generation.captioners",
+    "paraphrasers": "diffpref.generation.paraphrasers",
 }
 """Kind -> the module whose ``registry`` holds it."""
 

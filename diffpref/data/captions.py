@@ -85,5 +85,5 @@ def _missing(records: Sequence[Record], total: int, missing: Mapping[tuple[str, 
     )
     there = Counter(caption.kind for record in records for one in record.candidates for caption in one.captions)
     held = ", ".join(f"{kind} ({count})" for kind, count in sorted(there.items())) or "none"
-    command = f"diffpref caption data/captions --source {source} --output FOLDER"
+    command = f"diffpref caption captions/rules --source {source} --output FOLDER"
     return f"data.source: {lacking}; captions there are: {held}; '{command}' makes a copy that has them"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from diffpref.data import load_prompts
 from diffpref.generation.candidates import Sample, generate
+from diffpref.generation.caption_recipe import CaptionRecipe
+from diffpref.generation.captioning import CaptionSettings, caption_store
 from diffpref.generation.guided import GroundTruth, GuidedPlan, generate_guided, ground_truths
 from diffpref.generation.hallucinated import with_hallucinations
 from diffpref.generation.plan import GenerationPlan
@@ -13,6 +15,8 @@ from diffpref.generation.sources import generate_sources
 from diffpref.generation.summary import ScoreSummary, summarise_scores
 
 __all__ = [
+    "CaptionRecipe",
+    "CaptionSettings",
     "DrawnBy",
     "GenerationPlan",
     "GenerationRecipe",
@@ -20,6 +24,7 @@ __all__ = [
     "GuidedPlan",
     "Sample",
     "ScoreSummary",
+    "caption_store",
     "generate",
     "generate_guided",
     "generate_sources",

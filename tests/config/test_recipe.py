@@ -26,7 +26,7 @@ from diffpref.config.recipe import find_recipe
 from diffpref.config.sections import Data, Training
 from diffpref.core.annotations import NonNegative
 from diffpref.core.errors import ConfigError
-from diffpref.generation import GenerationRecipe
+from diffpref.generation import CaptionRecipe, GenerationRecipe
 from diffpref.loops import load_alignment, load_loop
 
 SMALL = {
@@ -215,7 +215,9 @@ def test_every_bundled_recipe_is_valid(name: str) -> None:
         assert load_alignment(name, {"output": "runs/x"}).output
     elif "loop" in keys:
         assert load_loop(name, {"output": "runs/x"}).format == 1
-    elif "candidates" in keys:
+    elif "paraphraser" in keys:
+        assert CaptionRecipe.model_validate({**keys, "source": "data/x", "output": "data/y"}).format == 1
+    elif "candidates" in keys or "sources" in keys:
         assert GenerationRecipe.model_validate({"output": "data/x", **keys}).format == 1
     else:
         assert load_recipe(name, {"output": "runs/x", "data.source": "data/x"}).format == 1

@@ -174,4 +174,4 @@ def test_absent_captions_are_named_with_the_command(recipe_keys: Keys, store: Pa
         with pytest.raises(DataError) as error:
             next(iter(Trainer(build_recipe(keys)).steps()))
         assert said in str(error.value) and "\n" not in str(error.value)
-        assert f"'diffpref caption data/captions --source {source} --output FOLDER'" in str(error.value)
+        assert f"'diffpref caption captions/rules --source {source} --output FOLDER'" in str(error.value)

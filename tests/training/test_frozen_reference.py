@@ -17,7 +17,7 @@ from diffpref.models.digest import digest
 from diffpref.training import Trainer
 from diffpref.training.checkpoints import newest_checkpoint
 
-NONE_THERE = ("data", "rounds", "loops", "rewards")  # reward models have no reference
+NONE_THERE = ("data", "rounds", "loops", "rewards", "captions")  # reward models have no reference
 RECIPES = [name for name in recipe_names() if name.split("/")[0] not in NONE_THERE]
 
 
