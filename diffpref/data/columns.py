@@ -2,7 +2,7 @@
 
 A meaning has usual names, and a recipe may name another column (``data.columns: {prompt: text_en, first: jpg_0}``).
 The meanings that are there decide the layout: chosen and rejected; two pictures and the probability that the first is
-better; several pictures with scores; one picture.
+better; several pictures with scores; one picture. A picture may be a clip: a file, or a list of its frames.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 
 from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record, Score
 from diffpref.core.errors import DataError, suggest
+from diffpref.data.clips import candidate_bytes, candidate_source
+from diffpref.data.footage import pack_frames, with_speed
+from diffpref.data.kinds import IMAGES
 
 __all__ = ["LAYOUTS", "MAX_PROMPT", "MEANINGS", "PROMPT_CHANGED", "Columns", "clean_prompt"]
 
@@ -23,15 +26,16 @@ MEANINGS = {
     "id": ("id", "__key__"),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
-    "first": ("first", "jpg_0", "image_0"),
-    "second": ("second", "jpg_1", "image_1"),
+    "first": ("first", "jpg_0", "image_0", "video_0"),
+    "second": ("second", "jpg_1", "image_1", "video_1"),
     "probability": ("probability", "label_0"),
-    "images": ("images",),
+    "images": ("images", "videos"),
     "scores": ("scores",),
-    "image": ("image", "file_name"),
+    "image": ("image", "file_name", "video"),
     "inputs": ("inputs",),
     "weight": ("weight",),
     "annotator": ("annotator",),
+    "fps": ("fps",),  # of clips that do not tell it themselves: arrays, frames
     "label": ("desirable",),  # a column "label" is too often a class
 }
 """Meaning -> the names that a column of it usually has."""
@@ -48,6 +52,7 @@ MAX_PROMPT = 10_000
 PROMPT_CHANGED = "prompt_changed"
 """Key of a record's meta, where its prompt is not what the source holds."""
 _PICTURE = "image bytes, a path, or {bytes, path}"
+_CLIP = f"{_PICTURE}, of a clip perhaps a list of frames"
 
 
 def clean_prompt(prompt: str) -> tuple[str, str]:
@@ -162,7 +167,9 @@ class Columns:
         problems = _Problems(row)
         prompt = problems.take(self.names["prompt"], "a text", lambda value: value if isinstance(value, str) else None)
         candidates, probability = self._candidates(problems)
-        given = {meaning: self._optional(problems, meaning) for meaning in ("id", "weight", "annotator", "inputs")}
+        given = {
+            meaning: self._optional(problems, meaning) for meaning in ("id", "weight", "annotator", "inputs", "fps")
+        }
         if problems.found:
             raise DataError(f"{where}: {'; '.join(problems.found)}")
         text, changed = clean_prompt(prompt)
@@ -173,7 +180,7 @@ class Columns:
         return Record(
             id=identity if given["id"] is None else given["id"],
             prompt=text,
-            candidates=candidates,
+            candidates=candidates if given["fps"] is None else tuple(_at(given["fps"], one) for one in candidates),
             judgements=judgement,
             source=source,
             meta={PROMPT_CHANGED: changed} if changed else {},
@@ -184,7 +191,7 @@ class Columns:
         """Return the pictures of a row, and the probability that the first of two is better where that is told."""
         names = self.names
         if "images" in names:
-            pictures = problems.take(names["images"], f"a list of pictures ({_PICTURE})", self._pictures) or ()
+            pictures = problems.take(names["images"], f"a list of pictures ({_CLIP})", self._clips) or ()
             expected = (
                 f"a list of {len(pictures)} numbers, one a picture (null: none)" if pictures else "a list of numbers"
             )
@@ -196,7 +203,7 @@ class Columns:
                 for one, value in zip(pictures, told, strict=False)
             ), None
         sides = [side for side in ("chosen", "rejected", "first", "second", "image") if side in names]
-        pictures = [problems.take(names[side], _PICTURE, self._picture) for side in sides]
+        pictures = [problems.take(names[side], _CLIP, self._clip) for side in sides]
         probability = 1.0 if "chosen" in names else None
         if "probability" in names:
             probability = problems.take(names["probability"], "a number from 0 to 1", lambda v: _number(v, 0.0, 1.0))
@@ -217,6 +224,7 @@ class Columns:
             "id": ("a text or a whole number", _name),
             "weight": ("a number >= 0", lambda v: _number(v, 0.0, math.inf)),
             "annotator": ("a text or a whole number", _name),
+            "fps": ("a number > 0", lambda v: _number(v, 1e-3, 1e6)),
             "inputs": (f"a list of pictures ({_PICTURE})", self._media),
         }[meaning]
         return problems.take(self.names[meaning], expected, read)
@@ -232,6 +240,21 @@ class Columns:
             return Candidate(path=str(self.folder / path))
         return None
 
+    def _clip(self, value: Any) -> Candidate | None:
+        """Read a picture, or a clip that is one file, or one that is a list of frames."""
+        if not isinstance(value, list | tuple):
+            return self._picture(value)
+        frames = self._pictures(value)
+        if not frames:
+            return None
+        return Candidate(bytes=pack_frames([(_suffix(frame), candidate_bytes(frame)) for frame in frames]))
+
+    def _clips(self, value: Any) -> tuple[Candidate, ...] | None:
+        if not isinstance(value, list | tuple):
+            return None
+        found = [self._clip(one) for one in value]
+        return None if None in found else tuple(one for one in found if one is not None)
+
     def _pictures(self, value: Any) -> tuple[Candidate, ...] | None:
         if not isinstance(value, list | tuple):
             return None
@@ -245,6 +268,17 @@ class Columns:
 
 def _beside(meaning: str) -> str:
     return " or ".join(", ".join(m for m in layout if m != meaning) for layout in LAYOUTS if meaning in layout)
+
+
+def _suffix(frame: Candidate) -> str:
+    suffix = Path(frame.path or "").suffix[1:].lower()
+    return suffix if suffix in IMAGES else "png"  # whatever it is called, it is opened by what it holds
+
+
+def _at(fps: float, candidate: Candidate) -> Candidate:
+    """Return a clip that tells its speed; one that does so itself, and a picture, as they are."""
+    packed = with_speed(candidate_source(candidate), fps)
+    return candidate if packed is None else replace(candidate, bytes=packed, path=None)
 
 
 def _flag(value: Any) -> float | None:

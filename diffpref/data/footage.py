@@ -84,11 +84,11 @@ def _head(source: bytes | str, name: str) -> tuple[bytes, int]:
     path = Path(source)
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{name}: is no file")  # of a pipe or a device there may be no end
+            raise DataError(f"{path}: is no file")  # of a pipe or a device there may be no end
         with open(path, "rb") as file:
             return file.read(HEAD), path.stat().st_size
     except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 # ---------------------------------------------------------------- animated pictures

@@ -23,9 +23,10 @@ from diffpref.data.scores import (
     scored_win_rates,
     stored_win_rates,
 )
-from diffpref.ranking import PAIRINGS, agreed_pairs, win_probability
+from diffpref.data.segments import Segment, check_judgement, judged_parts
+from diffpref.ranking import PAIRINGS, agreed_pairs, whole_label, win_probability
 
-__all__ = ["LIMIT", "Pair", "Pairs", "check_judgement", "pair_view", "whole_judgements"]
+__all__ = ["LIMIT", "Pair", "Pairs", "pair_view", "whole_judgements"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Pair:
         similarities: of winner and loser: how close their meaning is to the prompt's, where both have that score.
         others: further candidates of the record that go with the pair, by group: ``gold``, ``calibration``.
         aspects: P(chosen is better) in each aspect that was asked for, below 0 where nobody judged it.
+        segments: of clips that were judged by parts, which was better when.
         captions: group -> the text that it is shown under instead of the prompt.
     """
 
@@ -71,6 +73,7 @@ class Pair:
     similarities: tuple[float, float] | None = field(default=None, compare=False)
     others: Mapping[str, int] = field(default_factory=dict, compare=False)
     aspects: tuple[float, ...] | None = field(default=None, compare=False)
+    segments: tuple[Segment, ...] = field(default=(), compare=False)
     captions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -84,6 +87,9 @@ class Pair:
         told = {"score": self.scores, "win_rate": self.win_rates, "similarity": self.similarities}
         both = {f"{side}_{what}": of[i] for what, of in told.items() if of for i, side in enumerate(SIDES)}
         told_apart = {} if self.aspects is None else {"preferences": self.aspects}
+        if self.segments:  # whoever knows which frames are shown brings them to latent frames
+            numbers = (number for part in self.segments for number in (part.start, part.end, part.label))
+            told_apart = {**told_apart, "segment_label": tuple(numbers)}
         return {"preference": self.probability, "weight": self.weight, **both, **told_apart}
 
     @property
@@ -116,6 +122,7 @@ def pair_view(
     tie_weight: float = 0.0,
     soft: bool = False,
     aspects: Sequence[str] = (),
+    parts: bool = False,
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
 
@@ -137,13 +144,17 @@ def pair_view(
         soft: with ``score``: that probability is the pair's, else 1.
         aspects: names of judgements' aspects or of scores, for which every pair gets a preference each. Without
             ``score`` the pairs are then those that are judged by any of them, with the first as chosen.
+        parts: the pairs are those of which parts are judged; the one that is better in more of them is chosen, and no
+            label but those of the parts is told.
 
     Raises:
         DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
         ConfigError: no such pairing.
     """
     left_out: Counter[str] = Counter()
-    if score is None and aspects:
+    if parts:
+        found = _judged_in_parts(records, aspect, drop_ties, left_out)
+    elif score is None and aspects:
         found = _judged_by(records, aspects)
     elif score is None:
         found = _judged(records, aspect, judgements == "merged", drop_ties, left_out)
@@ -173,6 +184,19 @@ def _judged_by(records: Sequence[Record], aspects: Sequence[str]) -> Iterator[Pa
     for index, record in enumerate(records):
         for first, second in judged_pairs(record, aspects):
             yield Pair(index, record.id, record.prompt, first, second)
+
+
+def _judged_in_parts(records: Sequence[Record], aspect: str, drop_ties: bool, left_out: Counter[str]) -> Iterator[Pair]:
+    for index, record in enumerate(records):
+        for (first, second), segments in judged_parts(record, aspect).items():
+            labels = [part.label for part in segments]
+            if drop_ties and not any(labels):
+                left_out[TIES] += 1
+                continue
+            if whole_label(labels) < 0:
+                first, second = second, first
+                segments = tuple(replace(part, label=0 - part.label) for part in segments)
+            yield Pair(index, record.id, record.prompt, first, second, segments=segments)
 
 
 def _preferences(record: Record, pair: Pair, aspects: Sequence[str]) -> tuple[float, ...] | None:
@@ -225,15 +249,6 @@ def whole_judgements(record: Record, aspect: str = "overall") -> list[Judgement]
     for judgement in found:
         check_judgement(judgement, record)
     return found
-
-
-def check_judgement(judgement: Judgement, record: Record) -> None:
-    """Raise `DataError` when a judgement has no probability, or not two candidates of the record, or no weight."""
-    there = set(range(len(record.candidates)))
-    if not 0.0 <= judgement.probability <= 1.0 or not {judgement.first, judgement.second} <= there:
-        raise DataError(f"record {record.id!r}: not a judgement of its candidates: {judgement}")
-    if not (math.isfinite(judgement.weight) and judgement.weight >= 0):
-        raise DataError(f"record {record.id!r}: a judgement's weight must be >= 0, got {judgement.weight}")
 
 
 def _merged(judgements: Sequence[Judgement]) -> Iterator[Judgement]:

@@ -62,6 +62,8 @@ class ClipCut:
         >>> ClipCut(4, fps=8.0).frames(16, 24.0, start=1.0)
         [6, 9, 12, 15]
         """
+        if length == 1 < self.num_frames:
+            raise DataError(f"{name}: is a picture; a clip of {self.num_frames} frames is expected")
         step = float(self.stride)
         if self.fps is not None:
             if fps is None:
@@ -74,8 +76,6 @@ class ClipCut:
                 raise DataError(
                     f"{name}: has {fps:g} frames a second, and data.fps asks for {self.fps:g}; ask for fewer"
                 )
-        if length == 1 < self.num_frames:
-            raise DataError(f"{name}: is a picture; a clip of {self.num_frames} frames is expected")
         span = step * (self.num_frames - 1)
         free = length - 1 - span
         if free < -SLACK:

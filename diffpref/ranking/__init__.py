@@ -30,7 +30,7 @@ from diffpref.ranking.reliability import (
     reliability,
     win_probability,
 )
-from diffpref.ranking.segments import agreed_label, latent_segments, whole_label
+from diffpref.ranking.segments import agreed_label, held_most, latent_segments, parts_of, whole_label
 from diffpref.ranking.steps import dynamic_thresholds, step_pair
 from diffpref.ranking.tree_search import backed_up, node_value, prior, puct
 from diffpref.ranking.win_rates import Matrix, both_orders, mean_margins, preference_matrix, win_rates
@@ -72,6 +72,7 @@ __all__ = [
     "fitted_scale",
     "fronts",
     "group_advantages",
+    "held_most",
     "latent_segments",
     "log_loss",
     "majority_vote",
@@ -79,6 +80,7 @@ __all__ = [
     "node_value",
     "num_unscored",
     "order",
+    "parts_of",
     "preference_matrix",
     "prior",
     "puct",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from diffpref.core.errors import ConfigError
 
-__all__ = ["agreed_label", "latent_segments", "whole_label"]
+__all__ = ["agreed_label", "held_most", "latent_segments", "parts_of", "whole_label"]
+
+SLACK = 1e-6
+"""Frames: 0.7 seconds at 30 frames a second are 21, not 20.999999999999996."""
 
 
 def latent_segments(
@@ -34,10 +36,41 @@ def latent_segments(
     segments = [int(frame / length) for frame in range(num_frames)]
     if 0 < segments[-1] and segments.count(segments[-1]) < length / 2:
         segments = [min(segment, segments[-1] - 1) for segment in segments]
-    starts = list(range(1, num_frames, temporal_factor)) if causal else list(range(0, num_frames, temporal_factor))
-    held = [segments[start : start + temporal_factor] for start in starts]
-    held = [segments[:1], *held] if causal else held
-    return [min(Counter(frames).items(), key=lambda item: (-item[1], item[0]))[0] for frames in held]
+    return held_most(segments, temporal_factor=temporal_factor, causal=causal)
+
+
+def held_most(segments: Sequence[int], *, temporal_factor: int, causal: bool) -> list[int]:
+    """Return for each latent frame the segment of most of its pixel frames, the one that comes first of two.
+
+    Args:
+        segments: of each pixel frame.
+        temporal_factor: pixel frames a latent frame.
+        causal: the first latent frame holds one pixel frame, as in causal VAEs.
+
+    >>> held_most([0, 0, 0, 1, 1], temporal_factor=2, causal=True)
+    [0, 0, 1]
+    """
+    first = int(causal)
+    starts = range(first, len(segments), temporal_factor)
+    held = [segments[:first]] * first + [segments[start : start + temporal_factor] for start in starts]
+    return [max(frames, key=list(frames).count) for frames in held]
+
+
+def parts_of(frames: Sequence[int], fps: float, parts: Sequence[tuple[float, float]]) -> list[int]:
+    """Return for each frame that is shown of a clip the part that holds it, -1 where none does.
+
+    Frame k is taken at k / fps seconds; a part holds its start and not its end.
+
+    Args:
+        frames: positions in the clip, whatever was cut out of it.
+        fps: frames a second of the clip.
+        parts: start and end in seconds; of two that overlap the earlier in the list.
+
+    >>> parts_of([2, 3, 4, 8], fps=4.0, parts=[(0.0, 1.0), (1.0, 2.0)])
+    [0, 0, 1, -1]
+    """
+    within = [[start * fps - SLACK <= frame < end * fps - SLACK for start, end in parts] for frame in frames]
+    return [row.index(True) if True in row else -1 for row in within]
 
 
 def agreed_label(asked: int, swapped: int) -> int:

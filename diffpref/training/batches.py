@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffpref.core.contracts import Batch
+from diffpref.core.contracts import Batch, Tensors
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
 from diffpref.data import (
@@ -124,7 +124,7 @@ class Batches:
         made = self.encoder.batch(keys, chosen, shown)
         return replace(
             made,
-            columns={**made.columns, **self._columns(chosen, shown)},
+            columns={**made.columns, **self._columns(chosen, shown, made.columns)},
             prompts=tuple(item.prompt for item in chosen),
             metadata=tuple(item.meta for item in chosen if isinstance(item, Prompt)),
         )
@@ -132,10 +132,12 @@ class Batches:
     def _padded(self, places: Sequence[Place], group: str) -> Sequence[Place | None]:
         return [*places, *[None] * (self.length - len(places))] if group == "list" else places
 
-    def _columns(self, items: Sequence[Item], shown: Shown) -> dict[str, Tensor]:
-        """Return the data's columns, (B,) or (B, K), a missing candidate with the value 0 and a rank below the last."""
+    def _columns(self, items: Sequence[Item], shown: Shown, besides: Tensors) -> dict[str, Tensor]:
+        """Return the data's columns, (B,) or (B, K), a missing candidate with the value 0 and a rank below the last;
+        not those that the encoder made of them.
+        """
         columns = {}
-        for name in sorted(self.columns):
+        for name in sorted(self.columns - besides.keys()):
             pad = self.length if name == "ranks" else 0.0
             values = [_filled(item.columns[name], self.length, pad) for item in items]
             columns[name] = torch.tensor(values, device=self.device)

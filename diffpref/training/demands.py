@@ -14,6 +14,7 @@ __all__ = ["check_items"]
 
 SCORED = "name a score in data.score; 'diffpref score STORE --rewards NAME --output DIR' gives candidates one"
 HOW = {
+    "segment_label": "it is there where parts of clips are judged, with start and end, and data.score is left out",
     "label": "give candidates labels of 0 or 1",
     "preferences": "name judgements' aspects, or scores, in data.aspects",
     "score": "name a score in data.score",

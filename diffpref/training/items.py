@@ -108,6 +108,8 @@ def _view(
     if view == "pairs":
         soft = data.score_labels == "soft"
         soft_options: dict[str, Any] = {"soft": soft, "tie_weight": tie_weight, "aspects": data.aspects}
+        if score is None and "segment_label" in columns:
+            soft_options["parts"] = True
         return records, pair_view(records, score=score, **soft_options, **common)
     if "score" in columns and "label" not in columns and score is not None:
         return records, scored_points(records, score, data.max_unusable)

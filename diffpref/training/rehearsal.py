@@ -29,7 +29,7 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
     Args:
         composition: the objectives.
         served: names that the likelihood will give.
-        item: whose columns are real.
+        item: whose columns are real, but for labels of segments, which wait for the frames that are shown.
         given: columns that the data give, or the method makes of them.
 
     Raises:
@@ -41,7 +41,7 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
     told = {
         name: torch.tensor([value] * RECORDS)
         for name, value in item.columns.items()
-        if name in given or name in composition.tensors
+        if (name in given or name in composition.tensors) and parse(name).unit != "segment"
     }
     domains = {name: bounds for term in composition.terms for name, bounds in term.spec.domain.items()}
     several = next((tensor.shape[1] for name, tensor in told.items() if parse(name).several), UNITS)

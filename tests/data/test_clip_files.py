@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffpref.core.contracts import Candidate
+from diffpref.core.contracts import Candidate, Record
 from diffpref.core.errors import DataError
-from diffpref.data import ClipCut, View, encode_png
-from diffpref.data.clips import candidate_bytes, candidate_digest, cut_clip, read_clip, read_frames, read_media
+from diffpref.data import ClipCut, View, encode_png, open_records, usable_records
+from diffpref.data.clips import (
+    candidate_bytes,
+    candidate_digest,
+    check_clip,
+    check_picture,
+    cut_clip,
+    read_clip,
+    read_frames,
+    read_media,
+)
 from diffpref.data.footage import open_footage, pack_folder, pack_frames, with_speed
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 24, 32, 3), dtype=np.uint8)
@@ -182,3 +193,76 @@ def test_a_damaged_video_is_never_a_traceback(tmp_path: Path) -> None:
             read_clip(Candidate(bytes=bytes(broken)), name="x")
         except DataError as error:
             assert str(error).startswith("x: ") and "\n" not in str(error)
+
+
+# ---------------------------------------------------------------- where they lie
+
+
+def test_folders_tables_and_shards_hold_clips(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, content in (("a.npz", saved(FRAMES, fps=12)), ("b.npy", saved(FRAMES)), ("c.webp", b"x")):
+        (tmp_path / "folder" / name).write_bytes(content)
+        (tmp_path / "folder" / name).with_suffix(".txt").write_text(f"clip {name}")
+    records = open_records(tmp_path / "folder")
+    assert [record.prompt for record in records] == ["clip a.npz", "clip b.npy", "clip c.webp"]
+    kept = usable_records(records, limit=0.5, check=check_clip(ClipCut(7)))
+    assert [bad.index for bad in kept.quarantined] == [2]
+    with tarfile.open(tmp_path / "shard.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
+        for name, content in (
+            ("0.chosen.npz", saved(FRAMES, fps=12)),
+            ("0.rejected.npy", saved(FRAMES)),
+            ("0.txt", b"p"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    (record,) = open_records(tmp_path / "shard.tar")
+    assert [read_clip(one).fps for one in record.candidates] == [12.0, None] and record.prompt == "p"
+
+
+def test_a_column_may_list_the_frames_of_clips_and_tell_their_speed(tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number, frame in enumerate(FRAMES):
+        (frames / f"{number}.png").write_bytes(encode_png(frame))
+    np.save(tmp_path / "clip.npy", FRAMES)
+    listed = [f"frames/{number}.png" for number in range(7)]
+    rows = [
+        {"prompt": "p", "chosen": listed, "rejected": "frames", "fps": 24},
+        {"prompt": "p", "chosen": "clip.npy", "rejected": listed[::-1], "fps": None},
+        {"prompt": "p", "chosen": [listed[0], "missing.png"], "rejected": "frames", "fps": 24},
+        {"prompt": "p", "chosen": [], "rejected": "frames", "fps": 0},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = open_records(tmp_path / "pairs.jsonl")
+    for candidate in records[0].candidates:
+        clip = read_clip(candidate)
+        assert np.array_equal(clip.frames, FRAMES) and clip.fps == 24
+    assert [read_clip(one).fps for one in records[1].candidates] == [None, None]
+    assert np.array_equal(read_clip(records[1].candidates[1]).frames, FRAMES[::-1])
+    kept = usable_records(records, limit=0.5)
+    assert len(kept) == 2 and "missing.png: cannot be read" in kept.quarantined[0].reason
+    assert "column 'chosen': expected image bytes" in kept.quarantined[1].reason
+    assert "column 'fps': expected a number > 0, got int 0" in kept.quarantined[1].reason
+
+
+def test_what_cannot_be_cut_so_is_set_aside_and_counted() -> None:
+    def record(name: str, *contents: bytes) -> Record:
+        return Record(name, "p", tuple(Candidate(bytes=content) for content in contents))
+
+    picture, short = encode_png(FRAMES[0]), saved(FRAMES[:2], fps=12)
+    records = [record("good", PACKED, PACKED), record("picture", PACKED, picture), record("short", short, PACKED)]
+    records.append(record("mute", saved(FRAMES), PACKED))
+    kept = usable_records(records, limit=0.8, check=check_clip(ClipCut(3, fps=6.0)))
+    assert [one.id for one in kept] == ["good"]
+    reasons = [bad.reason for bad in kept.quarantined]
+    assert reasons[0] == "record 'picture', candidate 1: is a picture; a clip of 3 frames is expected"
+    assert reasons[1].startswith("record 'short', candidate 0: has 2 frames, too few for 3, 2 of the clip's apart")
+    assert "candidate 0: does not tell its frames a second" in reasons[2]
+    kept = usable_records(records, limit=0.8, check=check_clip(ClipCut(3)))
+    assert [bad.reason.split(": ", 1)[1][:12] for bad in kept.quarantined] == ["is a picture", "has 2 frames"]
+    kept = usable_records([record("p", picture), *records], limit=0.9, check=check_picture)
+    assert [one.id for one in kept] == ["p"]
+    assert (
+        kept.quarantined[0].reason == "record 'good', candidate 0: is an array or a packed clip; a picture is expected"
+    )

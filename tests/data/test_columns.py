@@ -200,7 +200,7 @@ def test_row_24_all_problems_of_a_row_are_listed_at_once(tmp_path):
     assert records[0].id == "a"
     with pytest.raises(DataError) as caught:
         records[1]
-    picture = "expected image bytes, a path, or {bytes, path}"
+    picture = "expected image bytes, a path, or {bytes, path}, of a clip perhaps a list of frames"
     assert str(caught.value) == f"{tmp_path / 'a.jsonl'}, line 2: " + "; ".join(
         [
             "column 'caption': expected a text, got nothing",
@@ -246,7 +246,7 @@ def test_row_24_the_first_twenty_problems_of_a_table_are_shown_and_all_are_kept(
     first, *shown = str(caught.value).splitlines()
     assert first.startswith("25 of 26 records are unusable, more than the 1.0% allowed")
     assert len(shown) == 21 and shown[-1] == "... and 5 more"
-    picture = "expected image bytes, a path, or {bytes, path}"
+    picture = "expected image bytes, a path, or {bytes, path}, of a clip perhaps a list of frames"
     for line, (where, problem) in zip(
         shown,
         [

@@ -9,6 +9,7 @@ import pickle
 import random
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -363,10 +364,10 @@ def test_row_20_the_payload_would_run(marker):
     assert marker.exists()
 
 
-@pytest.mark.parametrize("kind", ["pkl", "pickle", "pyd", "pth", "pt", "npy", "npz", "bin", "ckpt", "py"])
+@pytest.mark.parametrize("kind", ["pkl", "pickle", "pyd", "pth", "pt", "bin", "ckpt", "py"])
 def test_row_20_members_that_could_hold_code_are_refused(tmp_path, marker, kind):
     files = {"000.jpg": jpeg(0), "000.txt": b"p", f"000.{kind}": payload(marker, kind)}
-    with pytest.raises(DataError, match=rf"member '000\.{kind}' is of a kind that is not read; allowed: bmp"):
+    with pytest.raises(DataError, match=rf"member '000\.{kind}' is of a kind that is not read; allowed: avi, bmp"):
         open_records(write_tar(tmp_path / "a.tar", files))
     assert not marker.exists()
 
@@ -380,6 +381,23 @@ def test_row_20_a_source_that_is_a_pickle_is_refused(tmp_path, marker, kind):
         with pytest.raises(DataError):
             usable_records(open_records(source))
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_row_20_an_array_of_objects_is_set_aside_and_never_unpickled(tmp_path, marker, kind):
+    content = payload(marker, "npy")
+    if kind == "npz":
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("frames.npy", content)
+        content = file.getvalue()
+    files = {
+        name.replace("003.jpg", f"003.{kind}"): content if name == "003.jpg" else c for name, c in samples().items()
+    }
+    records = open_records(write_tar(tmp_path / "a.tar", files))
+    kept = usable_records(records, limit=0.5)
+    assert [bad.id for bad in kept.quarantined] == ["003"] and not marker.exists()
+    assert "Object arrays cannot be loaded" in kept.quarantined[0].reason
 
 
 def test_row_20_a_pickle_that_calls_itself_a_picture_is_set_aside(tmp_path, marker):

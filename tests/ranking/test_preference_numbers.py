@@ -22,8 +22,10 @@ from diffpref.ranking import (
     dynamic_thresholds,
     fronts,
     group_advantages,
+    held_most,
     latent_segments,
     majority_vote,
+    parts_of,
     rarity_weights,
     smoothed_preference,
     step_pair,
@@ -255,3 +257,22 @@ def test_curation_s_limits() -> None:
     assert distances == sorted(distances, reverse=True)
     with pytest.raises(ShapeError, match="3 outcomes need as many"):
         curated_distribution(P, [1.0], num_candidates=2)
+
+
+def test_frames_that_are_shown_find_the_parts_that_hold_them() -> None:
+    halves = [(0.0, 0.5), (0.5, 1.0), (1.0, math.inf)]
+    assert parts_of(range(6), 4.0, halves) == [0, 0, 1, 1, 2, 2]
+    assert parts_of([1, 3, 5], 4.0, halves) == [0, 1, 2]  # every second frame, from the second on
+    assert parts_of([0, 2, 9], 4.0, [(0.25, 0.75), (2.0, 2.5)]) == [-1, 0, 1]
+    assert parts_of([20, 21], 30.0, [(0.0, 0.7), (0.7, 1.0)]) == [0, 1]  # 0.7 * 30 is a little below 21
+
+
+def test_a_latent_frame_has_the_part_of_most_of_its_frames_the_first_of_two() -> None:
+    assert held_most([0, 0, 0, 0, 1], temporal_factor=4, causal=True) == [0, 0]
+    assert held_most([0, 0, 0, 1, 1], temporal_factor=4, causal=True) == [0, 0]
+    assert held_most([0, 0, 1, 1, 1], temporal_factor=4, causal=True) == [0, 1]
+    assert held_most([-1, -1, 0, 0, 1, 1, 1, 0], temporal_factor=4, causal=False) == [-1, 1]
+    assert held_most([2, 1, 0], temporal_factor=1, causal=False) == [2, 1, 0]
+    seconds = [(float(second), float(second + 1)) for second in range(4)] + [(4.0, math.inf)]
+    long = held_most(parts_of(range(121), 24.0, seconds), temporal_factor=4, causal=True)
+    assert long == latent_segments(121, fps=24)  # the specification's example, its last frame merged

@@ -16,11 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.data import encode_png, write_store
+from diffpref.data.footage import pack_frames
+from diffpref.models import registry
 from diffpref.training.checkpoints import list_checkpoints, open_checkpoint
 from diffpref.training.log import read_metrics
 
@@ -156,6 +161,62 @@ def test_row_01_resuming_after_kill_9_is_bit_identical(killed: Path, variant: st
     assert not list(broken.rglob(".*"))
     said = (killed / f"{variant}-{seed}.log").read_text()
     assert said.count("resumed from") == (1 if seed == 1 else 2)
+
+
+FAMILIES = ("sd3", "unet3d", "animatediff")
+"""A flow and two families of videos: one seed each, LoRA, killed in the middle of an update, then between two."""
+
+
+def clips(folder: Path) -> Path:
+    """Write a store of 16 judged pairs of clips."""
+    draw, records = np.random.default_rng(0), []
+    for number in range(16):
+        frames = [
+            [("png", encode_png(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8))) for _ in range(4)] for _ in "ab"
+        ]
+        sides = tuple(Candidate(bytes=pack_frames(several, fps=4.0)) for several in frames)
+        records.append(Record(f"r{number}", f"clip {number % 5}", sides, (Judgement(0, 1, float(number % 2)),)))
+    write_store(folder, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed_families(scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each of `FAMILIES`, once straight and once killed twice: ``<family>-<straight|killed>``."""
+    folder = tmp_path_factory.mktemp("families")
+    videos, jobs = clips(folder / "clips"), []
+    for name in FAMILIES:
+        family: Any = registry.get(name)
+        family.tiny().pipeline().save_pretrained(folder / f"model-{name}")
+        data: dict[str, Any] = {"source": str(scored_store), "score": "oracle"}
+        if family.samples == "videos":
+            data = {"source": str(videos), "num_frames": 3, "random_start": True, "views": 2}
+        keys = {
+            "model": {"family": name, "path": str(folder / f"model-{name}")},
+            "adapter": LORA["adapter"],
+            "data": {**data, "cache": str(folder / f"cache-{name}")},
+            "method": "diffusion_dpo",
+            "objective": "dpo",
+            "optim": {"learning_rate": 1e-3, "schedule": "cosine"},
+            "training": {"steps": 6, "batch_size": 2, "accumulation": 2, "checkpoint_every": 2},
+        }
+        if name == "sd3":
+            keys["model"] = {**keys["model"], "max_sequence_length": 8}
+        log = str(folder / f"{name}.log")
+        straight = {"words": [str(recipe(keys, folder, f"{name}-straight"))], "log": log}
+        again = {**straight, "words": [str(recipe(keys, folder, f"{name}-killed"))]}
+        jobs.append([*({**again, "kill_at_batch": batch} for batch in (8, 5)), again, straight])
+    for codes in run_forks(jobs, folder):
+        assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
+    return folder
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_row_01_flows_and_videos_resume_after_kill_9_bit_identically(killed_families: Path, name: str) -> None:
+    straight, broken = (killed_families / f"{name}-{kind}" for kind in ("straight", "killed"))
+    assert [row["step"] for row in exact(straight)] == [1, 2, 3, 4, 5, 6]
+    assert_same_bits(straight, broken)
+    assert (killed_families / f"{name}.log").read_text().count("resumed from") == 2
 
 
 def test_row_02_no_checkpoint_that_was_published_is_bad_whenever_its_writer_is_killed(tmp_path: Path) -> None:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from diffpref.cache import EncodedCache
+from diffpref.cache.encoded import Shown
 from diffpref.config import build_recipe
 from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record
-from diffpref.data import write_store
+from diffpref.core.errors import DataError
+from diffpref.data import ClipCut, View, encode_png, image_tensor, write_store
+from diffpref.data.clips import read_clip
 from diffpref.data.footage import pack_frames
-from diffpref.data.images import encode_png
-from diffpref.models import registry
+from diffpref.models import load_family, registry
 from diffpref.training import Trainer
 from diffpref.training.log import read_metrics
 
 Keys = Callable[..., dict[str, Any]]
 FULL = {"kind": "full"}
 NAMES = [name for name in registry if registry.get(name).samples == "videos"]
+ONE = pytest.mark.parametrize("model", ["unet3d"], indirect=True)
+"""Of what is the same code for every family."""
 FRAMES, FPS = 5, 4.0
 
 
@@ -85,8 +93,7 @@ def fit(keys: dict[str, Any]) -> Trainer:
     [
         ("diffusion_dpo", "dpo", {}),
         ("diffusion_dpo", "dpo", FULL),
-        ("denoising", "ipo", {}),
-        ("denoising", "simpo", FULL),
+        ("denoising", "simpo", {}),
     ],
 )
 def test_a_pairwise_objective_trains(video_keys: Keys, method: str, objective: str, adapter: dict[str, Any]) -> None:
@@ -96,3 +103,148 @@ def test_a_pairwise_objective_trains(video_keys: Keys, method: str, objective: s
     if objective == "dpo":  # policy and reference are one model before the first update
         assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-6) and rows[0]["rewards/margins"] == 0
     assert trainer.batches.batch([(0, 0)]).media["chosen"].shape == (1, 4, 3, 8, 8)
+
+
+def test_stopping_and_going_on_gives_the_same_bits(video_keys: Keys, tmp_path: Path) -> None:
+    shape = {"steps": 3, "batch_size": 2, "checkpoint_every": 1}
+    straight = fit(video_keys(output=str(tmp_path / "straight"), training=shape))
+    fit(video_keys(output=str(tmp_path / "parts"), training={**shape, "steps": 2}))
+    resumed = fit(video_keys(output=str(tmp_path / "parts"), training=shape))
+    first, second = (load_file(next((t.output / "lora").glob("*.safetensors"))) for t in (straight, resumed))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert any(bool(tensor.any()) for name, tensor in first.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("adapter", [{"rank": 4, "alpha": 8}, FULL], ids=["lora", "full"])
+def test_plain_libraries_reproduce_what_was_trained(
+    video_keys: Keys, model: dict[str, str], adapter: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = fit(video_keys(adapter=adapter, optim={"learning_rate": 1e-2}))
+    family: Any = load_family(model["family"], model["path"])
+    folder = "model" if adapter is FULL else "lora"
+    code = family.usage(f'"{model["path"]}"', folder).replace(f'"{folder}"', f'"{trainer.output / folder}"')
+    told: dict[str, Any] = {}
+    exec(code, told)  # what the card of the run says
+    noisy = torch.randn(family.latent_shape(64, 3), generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1, 1)
+    times = torch.tensor([700, 20]) if family.name != "svd" else torch.tensor([10.0, 0.1])
+    asked = {"noisy": noisy, "timesteps": times}
+    conditioning = family.encode_prompt(["clip 0", ""], 64)
+
+    def answer(network: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return family.forward(network.eval(), asked, conditioning)
+
+    trained = answer(trainer.family.network)
+    tolerance = 1e-6 if adapter is FULL else 1e-5  # a LoRA is folded into the weights, and rounded
+    torch.testing.assert_close(answer(told["pipe"].unet), trained, rtol=0, atol=tolerance)
+    assert (trained - answer(family.network)).abs().max() > 1e-4
+
+
+@ONE
+def test_both_sides_of_a_pair_are_cut_alike_and_begin_where_the_key_says(video_keys: Keys, tmp_path: Path) -> None:
+    keys = video_keys(data={"random_start": True, "random_flip": True, "views": 3, "cache": str(tmp_path / "cache")})
+    trainer = Trainer(build_recipe(keys))
+    trainer.setup()
+    seen = set()
+    encoder: Any = trainer.batches.encoder
+    for index, visit in ((index, visit) for index in range(6) for visit in range(4)):
+        pair, (key,) = trainer.batches.items[index], trainer.batches.keys([(index, visit)])
+        view, batch = encoder._view(pair.record_id, key), trainer.batches.batch([(index, visit)])
+        for group in ("chosen", "rejected"):
+            candidate = encoder.records[pair.record_index].candidates[pair.groups[group]]
+            latents = encoder.cache.latents([candidate], [view])
+            noise = trainer.random.normal("posterior", [(*key, pair.groups[group])], latents.mean.shape[1:])
+            assert torch.equal(batch.media[group], latents.mean + latents.std * noise)
+            seen.add(encoder.cache.shown([candidate], [view])[0].frames)
+    assert seen == {(0, 1, 2), (1, 2, 3), (2, 3, 4)}
+
+
+@ONE
+def test_what_is_encoded_does_not_depend_on_its_companions_and_is_found_again(
+    model: dict[str, str], tmp_path: Path
+) -> None:
+    family: Any = load_family(model["family"], model["path"], parts=("vae", "text"))
+    candidates = [Candidate(bytes=moving(seed)) for seed in range(8)]
+    whole, pieces = (EncodedCache(tmp_path / name, family, 64, ClipCut(3)) for name in ("whole", "pieces"))
+    assert whole.encode_media(candidates) == 8
+    for part in (candidates[6:], candidates[1:4], candidates):
+        pieces.encode_media(part)
+    assert torch.equal(whole.latents(candidates).mean, pieces.latents(candidates).mean)
+    frames = torch.stack([torch.from_numpy(read_clip(one).frames[1:4].copy()) for one in candidates[:2]])
+    pixels = [[image_tensor(frame.numpy(), 64).pixels for frame in clip] for clip in frames]
+    wanted = family.encode_media(torch.stack([torch.stack(clip) for clip in pixels]))
+    torch.testing.assert_close(whole.latents(candidates[:2]).mean, wanted.mean)
+    assert whole.shown(candidates[:1]) == [Shown((1, 2, 3), FPS)]
+    for cut, new in ((ClipCut(3), 0), (ClipCut(3, stride=2), 8), (ClipCut(2), 8), (ClipCut(3, fps=2.0), 8)):
+        assert EncodedCache(tmp_path / "whole", family, 64, cut).encode_media(candidates) == new
+    assert EncodedCache(tmp_path / "whole", family, 64, ClipCut(3)).encode_media(candidates, [View(start=0.0)] * 8) == 8
+
+
+@ONE
+def test_one_process_trains_as_replay_and_as_small_batches_do(video_keys: Keys, tmp_path: Path) -> None:
+    """The same records in an update, shared out otherwise, give the same numbers."""
+    losses = []
+    for name, shape in {"whole": (4, 1), "pieces": (1, 4), "replay": (2, 2)}.items():
+        training = {"steps": 1, "batch_size": shape[0], "accumulation": shape[1]}
+        training |= {"replay": "always"} if name == "replay" else {}
+        trainer = fit(video_keys(output=str(tmp_path / name), training=training, objective={"dpo": {"beta": 5}}))
+        losses.append([row["grad_norm"] for row in read_metrics(trainer.output / "metrics.jsonl")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+# ---------------------------------------------------------------- parts of clips
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs judged by halves of a second (two frames): of the even ones the second is better, but for its end."""
+    folder, records = tmp_path_factory.mktemp("data") / "parts", []
+    for number in range(6):
+        first, last = (1.0, 0.5) if number % 2 else (0.0, 1.0)
+        told = [Judgement(0, 1, first, start=0.0, end=0.5), Judgement(0, 1, first, start=0.5, end=1.0)]
+        records.append(judged(number, *told, Judgement(0, 1, last, start=1.0, end=1.5)))
+    write_store(folder, records)
+    return folder
+
+
+@ONE
+def test_judgements_of_parts_train_dense_dpo_through_the_frames_that_are_shown(
+    video_keys: Keys, parts: Path, tmp_path: Path
+) -> None:
+    data = {"source": str(parts), "num_frames": 3, "cache": str(tmp_path / "cache")}
+    keys = video_keys(method="denoising", objective="dense_dpo", data=data, optim={"learning_rate": 1e-3})
+    trainer = Trainer(build_recipe({**keys, "training": {"steps": 2, "batch_size": 6}}))
+    rows = list(trainer.steps())
+    batch = trainer.batches.batch([(index, 0) for index in range(6)])
+    assert [(item.chosen, item.rejected) for item in trainer.batches.items] == [(1, 0), (0, 1)] * 3
+    # the frames 1 to 3 of five; 1 is in the first part, 2 and 3 in the second
+    assert batch.columns["segment_label"].tolist() == [[1, 1, 1]] * 6
+    assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-6) != rows[1]["loss"]
+    assert all(0 < row["grad_norm"] < float("inf") for row in rows)
+    output, whole = str(tmp_path / "late"), {**data, "num_frames": 5}
+    late = Trainer(build_recipe(video_keys(method="denoising", objective="dense_dpo", data=whole, output=output)))
+    late.setup()
+    labels = late.batches.batch([(0, 0), (1, 0)]).columns["segment_label"]
+    assert labels.tolist() == [[1, 1, 1, 1, -1], [1, 1, 1, 1, 0]]
+
+
+@ONE
+def test_parts_of_clips_that_tell_no_speed_or_differ_are_refused_before_the_first_step(
+    video_keys: Keys, tmp_path: Path
+) -> None:
+    told = Judgement(0, 1, 1.0, start=0.0, end=0.5)
+    still = [("png", encode_png(np.full((64, 64, 3), shade, np.uint8))) for shade in range(4)]
+    fast, slow, mute = (pack_frames(still, fps) for fps in (8.0, 4.0, None))
+    keys = video_keys(method="denoising", objective="dense_dpo", data={"source": str(tmp_path / "store")})
+    for sides, why in (((mute, mute), "do not tell their frames a second"), ((fast, slow), "differ: frames")):
+        record = Record("r", "p", tuple(map(Candidate, (sides[0], sides[1]))), (told, replace(told, aspect="other")))
+        other = Record("s", "p", (Candidate(fast), Candidate(bytes=moving(0))), (replace(told, end=None),))
+        write_store(tmp_path / "store", [record, replace(record, id="q"), other], replace=True)
+        with pytest.raises(DataError, match=f"record 'r': parts are judged by seconds, and its clips {why}"):
+            Trainer(build_recipe({**keys, "data": {**keys["data"], "drop_identical": False}})).setup()
+
+
+@ONE
+def test_whole_judgements_are_no_parts(video_keys: Keys) -> None:
+    with pytest.raises(DataError, match="give no pair"):
+        Trainer(build_recipe(video_keys(method="denoising", objective="dense_dpo"))).setup()

@@ -15,8 +15,9 @@ from diffpref.config import Data, Recipe
 from diffpref.core.contracts import Batch, Candidate, Conditioning, PromptMedia, Record, Tensors
 from diffpref.core.errors import DataError
 from diffpref.core.randomness import Random
-from diffpref.data import COMPANIONS, ClipCut, Framing, Item, View
+from diffpref.data import COMPANIONS, ClipCut, Framing, Item, Pair, View
 from diffpref.data.clips import Check, check_clip, check_picture
+from diffpref.data.segments import latent_labels
 from diffpref.models import load_family, open_family
 from diffpref.models import registry as families
 from diffpref.training.encoders import Key, Place, Shown, registry
@@ -118,6 +119,9 @@ class LatentEncoder:
             self.cache.encode_media(candidates, views)
             if self.cache.family.takes_opening:
                 self._encode_openings(items[start : start + AT_ONCE], groups)
+        for item in items:
+            for view in self._views(item):
+                self._segment_labels([item], [view])  # what is wrong with them is told before the first step
         captions = (text for item in items for text in (item.prompt, *item.captions.values()))
         self.cache.encode_captions(["", *dict.fromkeys(captions)])
 
@@ -194,7 +198,29 @@ class LatentEncoder:
         conditioning = {
             group: self.cache.conditioning(several).replace(besides).to(self.device) for group, several in texts.items()
         }
-        return Batch(tuple(keys), media, conditioning, {}, self._empty)
+        return Batch(tuple(keys), media, conditioning, self._segment_labels(items, views), self._empty)
+
+    def _segment_labels(self, items: Sequence[Item], views: Sequence[View]) -> Tensors:
+        """Return ``segment_label`` (B, F) of pairs that were judged by parts: which is better in each latent frame.
+
+        Raises:
+            DataError: the clips of a pair do not tell their speed, or differ in what is shown of them.
+        """
+        pairs = [item for item in items if isinstance(item, Pair) and item.segments]
+        if len(pairs) < len(items):
+            return {}
+        family: Any = self.cache.family  # of videos: others have no segments
+        labels = []
+        for pair, view in zip(pairs, views, strict=True):
+            places = [Place(pair.record_index, pair.record_id, number) for number in (pair.chosen, pair.rejected)]
+            shown, other = self.cache.shown([self._candidate(place) for place in places], [view] * 2)
+            if shown.fps is None or shown != other:
+                both = " and ".join(f"frames {list(one.frames)} at {one.fps} a second" for one in (shown, other))
+                why = "do not tell their frames a second" if shown.fps is None else f"differ: {both}"
+                raise DataError(f"record {pair.record_id!r}: parts are judged by seconds, and its clips {why}")
+            held = {"temporal_factor": family.temporal_factor, "causal": family.causal}
+            labels.append(latent_labels(shown.frames, shown.fps, pair.segments, **held))
+        return {"segment_label": torch.tensor(labels, dtype=torch.float32, device=self.device)}
 
     def _besides(self, items: Sequence[Item], views: Sequence[View], shown: Shown) -> Tensors:
         """Return what a denoiser is told besides captions, a row a record: its sizes, a picture to begin with."""
