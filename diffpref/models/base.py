@@ -48,8 +48,6 @@ class ModelFamily(ABC):
     """Small modules that are trained beside the policy, where an objective names what they say."""
     even: bool = False
     """Whether every forward of a run is to have one shape."""
-    num_timesteps: int = 1
-    """How long the path from clean data to noise is, for denoisers."""
     samples: ClassVar[str]
     """What a sample is called: ``"images"``."""
     lacks: ClassVar[Mapping[str, str]] = {}
@@ -131,6 +129,10 @@ class ModelFamily(ABC):
             ConfigError: the family cannot be what the recipe asks.
         """
         return self
+
+    def place(self, timesteps: Tensor) -> Tensor:
+        """Return where timesteps lie between clean data, 0, and noise, 1, for denoisers."""
+        return timesteps
 
     def after_update(self) -> None:
         """Bring weights back to where they may be; those of most families may be anywhere."""

@@ -311,9 +311,8 @@ class DenoiserFamily(PipelineFamily):
     ) -> dict[str, Tensor]:
         return {"prediction": self.forward(network, rows.inputs, rows.conditioning)}
 
-    @property
-    def num_timesteps(self) -> int:  # type: ignore[override]
-        return self.schedule.num_train_timesteps
+    def place(self, timesteps: Tensor) -> Tensor:
+        return self.schedule.place(timesteps)
 
     def sample_timesteps(self, u: Tensor) -> Tensor:
         """Turn (N,) uniform numbers into (N,) timesteps: of a chain int64, of a flow noise levels."""

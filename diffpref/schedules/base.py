@@ -52,6 +52,10 @@ class Schedule(ABC):
     def draw(self, place: Tensor) -> Tensor:
         """Turn places in [0, 1), such as draws of a `Density`, into timesteps of training, shaped alike."""
 
+    def place(self, timesteps: Tensor) -> Tensor:
+        """Return where timesteps lie between clean data, 0, and noise, 1, float64, shaped alike."""
+        return timesteps.to(torch.float64) / self.num_train_timesteps
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Return the signal-to-noise ratio ``alpha^2 / sigma^2``, float64, shaped like ``timesteps``."""
         return (self.alpha(timesteps) / self.sigma(timesteps)).square()

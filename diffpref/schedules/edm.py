@@ -103,6 +103,10 @@ class EdmSchedule(Schedule):
         normal = torch.special.ndtri(place.to(torch.float64).clamp(EDGE, 1 - EDGE))
         return (self.log_mean + self.log_std * normal).exp()
 
+    def place(self, timesteps: Tensor) -> Tensor:
+        """Return the share of training draws with less noise, in (0, 1), float64: what `draw` takes."""
+        return torch.special.ndtr((timesteps.to(torch.float64).log() - self.log_mean) / self.log_std)
+
     def alpha(self, timesteps: Tensor) -> Tensor:
         """Return ``1 / sqrt(1 + s^2)``, float64."""
         return (1 + timesteps.to(torch.float64).square()).rsqrt()

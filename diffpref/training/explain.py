@@ -164,7 +164,6 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
     }
     ratios = {group: torch.cat([f.log_ratios[group] for f in seen.forwards]) for group in seen.forwards[0].log_ratios}
     views: list[RecordView] = []
-    length = trainer.family.schedule.num_train_timesteps
     # an update that turned out to need a replay asked twice; the last question is the one that counted
     for batch, rows, predictions in seen.asked_about[-trainer.recipe.training.accumulation :]:
         pictures = _pictures(trainer.family, family, batch, rows, predictions)
@@ -187,7 +186,7 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
                     caption=captions[i],
                     caption_dropped=_dropped(batch, rows, b, int(first)),
                     timestep=timestep,
-                    noise=timestep / length,
+                    noise=float(trainer.family.schedule.place(times[first])),
                     loss=total[i],
                     gradient_share=None if shares is None else shares[i],
                     margin=row.get("rewards/margins"),

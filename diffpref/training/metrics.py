@@ -21,9 +21,9 @@ NUM_BINS = 10
 BINNED = {"rewards/margins": "margins", "rewards/accuracies": "accuracies"}
 
 
-def timestep_bins(timesteps: Tensor, length: int) -> Tensor:
-    """Return (B,) bin numbers of timesteps on a path of ``length`` (1 for continuous time)."""
-    return (timesteps.double() * NUM_BINS / length).long().clamp(0, NUM_BINS - 1)
+def timestep_bins(places: Tensor) -> Tensor:
+    """Return (B,) bin numbers of places between clean data, 0, and noise, 1."""
+    return (places.double() * NUM_BINS).long().clamp(0, NUM_BINS - 1)
 
 
 def gradient_sizes(gradients: Mapping[str, Tensor]) -> Tensor | None:
@@ -47,7 +47,7 @@ def update_metrics(
     seen: Sequence[Forward],
     loss: Tensor,
     coefficients: Tensor,
-    length: int,
+    place: Callable[[Tensor], Tensor],
     reduce: Callable[[Tensor], Tensor],
 ) -> dict[str, float]:
     """Return an update's metrics: the loss, the means over all its records, and means by timestep.
@@ -59,7 +59,7 @@ def update_metrics(
         seen: this process's micro-batches, after their backward passes.
         loss: of the update, over all processes already.
         coefficients: (terms,) factors of the objective terms.
-        length: of the path, in units of timesteps.
+        place: tells where timesteps lie between clean data, 0, and noise, 1.
         reduce: adds a tensor over the processes.
     """
     names = list(seen[0].metrics)
@@ -68,7 +68,7 @@ def update_metrics(
     members = {name: torch.cat([forward.members[name] for forward in seen]) for name in seen[0].members}
     shown = {name: columns[name] * members[name] if name in members else columns[name] for name in names}
     sums = [*(shown[name].sum().to(loss) for name in names), *(m.sum().to(loss) for m in members.values()), count]
-    binned = _binned(seen, columns, coefficients, length)
+    binned = _binned(seen, columns, coefficients, place)
     flat = reduce(torch.cat([torch.stack(sums), *(values.to(loss) for values in binned.values())]))
     values = torch.cat([loss.reshape(1), flat]).tolist()  # the one transfer
     parts = iter(values[1:])
@@ -91,13 +91,16 @@ def update_metrics(
 
 
 def _binned(
-    seen: Sequence[Forward], columns: Mapping[str, Tensor], coefficients: Tensor, length: int
+    seen: Sequence[Forward],
+    columns: Mapping[str, Tensor],
+    coefficients: Tensor,
+    place: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """Return name -> (bins,) sums over this process's records, with their ``count``."""
     timesteps = [forward.timesteps for forward in seen if forward.timesteps is not None]
     if len(timesteps) != len(seen):
         return {}
-    bins = timestep_bins(torch.cat(timesteps), length)
+    bins = timestep_bins(place(torch.cat(timesteps)))
     values = {"count": torch.ones_like(bins, dtype=torch.float32)}
     for name, short in BINNED.items():
         if name in columns and columns[name].shape == bins.shape:

@@ -128,9 +128,9 @@ class Updater:
         self.state.update(whole.seen[0].state)
         coefficients = self._coefficients(whole.sums)
         loss = (coefficients * whole.sums / whole.weights).sum()
-        length = self.context.family.num_timesteps
+        place = self.context.family.place
         reduce = (lambda summed: summed) if whole.shared else self._reduce
-        metrics = update_metrics(whole.seen, loss, coefficients, length, reduce)
+        metrics = update_metrics(whole.seen, loss, coefficients, place, reduce)
         return {**metrics, **gradient, **told, "lr": self._rate(step)}
 
     def load_state(self, state: Tensors) -> None:

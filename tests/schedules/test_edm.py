@@ -84,6 +84,8 @@ def test_levels_are_drawn_by_the_quantiles_of_a_normal() -> None:
     assert bool((logs.diff() > 0).all())
     assert logs.mean() == pytest.approx(-1.2, abs=1e-3) and logs.std() == pytest.approx(1.2, abs=2e-3)
     assert bool(schedule.draw(real(0, 1)).isfinite().all())
+    places = real(0.001, 0.3, 0.5, 0.999)
+    torch.testing.assert_close(schedule.place(schedule.draw(places)), places, rtol=1e-9, atol=0)
 
 
 def test_weights_of_drawn_levels_make_the_integral_of_the_bound() -> None:

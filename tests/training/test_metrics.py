@@ -22,8 +22,8 @@ Keys = Callable[..., dict[str, Any]]
 
 def test_bins_divide_the_path_evenly_whatever_its_units() -> None:
     steps = torch.tensor([0, 99, 100, 499, 500, 999])
-    assert timestep_bins(steps, 1000).tolist() == [0, 0, 1, 4, 5, 9]
-    assert timestep_bins(torch.tensor([0.0, 0.05, 0.5, 0.99, 1.0]), 1).tolist() == [0, 0, 5, 9, 9]
+    assert timestep_bins(steps / 1000).tolist() == [0, 0, 1, 4, 5, 9]
+    assert timestep_bins(torch.tensor([0.0, 0.05, 0.5, 0.99, 1.0])).tolist() == [0, 0, 5, 9, 9]
 
 
 def forward(timesteps: list[int], margins: list[float], slopes: list[float]) -> Forward:
@@ -52,8 +52,8 @@ def test_bins_add_sums_and_counts_before_they_divide() -> None:
     other = [forward([40], [-9.0], [-4.0]), forward([150], [5.0], [0.5])]
     sent: list[torch.Tensor] = []
     coefficients, loss = torch.tensor([0.5]), torch.tensor(0.25)
-    update_metrics(other, loss, coefficients, 1000, lambda flat: (sent.append(flat), flat)[1])
-    metrics = update_metrics(own, loss, coefficients, 1000, lambda flat: flat + sent[0])
+    update_metrics(other, loss, coefficients, lambda steps: steps / 1000, lambda flat: (sent.append(flat), flat)[1])
+    metrics = update_metrics(own, loss, coefficients, lambda steps: steps / 1000, lambda flat: flat + sent[0])
     assert metrics == pytest.approx(
         {
             "loss": 0.25,
@@ -86,7 +86,7 @@ def test_metrics_leave_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return real(self)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    update_metrics(seen, torch.tensor(0.5), torch.tensor([1.0]), 1000, lambda flat: flat)
+    update_metrics(seen, torch.tensor(0.5), torch.tensor([1.0]), lambda steps: steps / 1000, lambda flat: flat)
     assert calls == ["tolist"]
 
 
