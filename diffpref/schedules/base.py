@@ -73,11 +73,26 @@ class Schedule(ABC):
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return (B, ...) what a perfect network would predict for ``add_noise`` of the same arguments."""
-        if self.prediction_type == "epsilon":
+        return self._target(self.prediction_type, clean, noise, timesteps)
+
+    def convert(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor, prediction_type: PredictionType) -> Tensor:
+        """Return (B, ...) what a network of another prediction type says that means the same clean data and noise.
+
+        Args:
+            prediction: (B, ...) of this schedule's own type.
+            noisy: (B, ...) what the network was fed.
+            timesteps: (B,).
+            prediction_type: the other type. Not finite where a prediction implies no clean data, or no noise.
+        """
+        clean, noise = (read(prediction, noisy, timesteps) for read in (self.to_clean, self.to_noise))
+        return self._target(prediction_type, clean, noise, timesteps)
+
+    def _target(self, kind: PredictionType, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        if kind == "epsilon":
             return noise
-        if self.prediction_type == "sample":
+        if kind == "sample":
             return clean
-        if self.prediction_type == "flow":
+        if kind == "flow":
             return noise - clean
         alpha, sigma = self.coefficients(clean, timesteps)
         return (alpha * noise - sigma * clean).to(clean.dtype)

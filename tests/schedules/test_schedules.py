@@ -22,6 +22,7 @@ from diffpref.schedules import (
     DiscreteSchedule,
     FlowSchedule,
     Schedule,
+    ddim_distribution,
     ddim_landings,
     ddim_path,
     ddim_step,
@@ -125,6 +126,37 @@ def test_a_perfect_prediction_is_read_back_as_clean_data_and_noise(name: str, t:
     noisy, prediction = schedule.add_noise(clean, noise, timesteps), schedule.target(clean, noise, timesteps)
     torch.testing.assert_close(schedule.to_clean(prediction, noisy, timesteps), clean, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(schedule.to_noise(prediction, noisy, timesteps), noise, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("t", [1, 500, 999])
+def test_predictions_of_all_types_are_one_anothers(t: int) -> None:
+    clean, noise = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+    several = {kind: schedule for kind, schedule in schedules().items() if kind != "straight"}
+    timesteps = torch.tensor([t, 700])
+    noisy = several["epsilon"].add_noise(clean, noise, timesteps)
+    for own, schedule in several.items():
+        said = schedule.target(clean, noise, timesteps)
+        for other, wanted in several.items():
+            found = schedule.convert(said, noisy, timesteps, other)  # type: ignore[arg-type]
+            expected = wanted.target(clean, noise, timesteps)
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8, msg=f"{own} to {other}")
+
+
+def test_where_nothing_but_noise_is_left_a_velocity_still_tells_both() -> None:
+    schedule = DiscreteSchedule.from_config(CONFIGS["v"]).rescaled()
+    clean, noise = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    last = torch.tensor([999])
+    noisy, velocity = schedule.add_noise(clean, noise, last), schedule.target(clean, noise, last)
+    assert torch.equal(noisy, noise) and torch.equal(velocity, -clean)
+    assert torch.equal(schedule.to_clean(velocity, noisy, last), clean)
+    assert torch.equal(schedule.to_noise(velocity, noisy, last), noise)
+    middle = torch.tensor([500])
+    there = ddim_step(schedule, velocity, noisy, last, middle)
+    torch.testing.assert_close(there, schedule.add_noise(clean, noise, middle), rtol=0, atol=1e-12)
+    back = ddim_step(schedule, schedule.target(clean, noise, middle), there, middle, last)
+    torch.testing.assert_close(back, noise, rtol=0, atol=1e-12)
+    mean, std = ddim_distribution(schedule, velocity, noisy, last, middle, eta=1.0)
+    assert bool(mean.isfinite().all()) and bool((std > 0).all())
 
 
 def test_elbo_weights_of_all_prediction_types_weigh_the_same_clean_error() -> None:
