@@ -69,6 +69,9 @@ def float32_vae(family: DenoiserFamily) -> Iterator[None]:
     """Keep the VAE in float32 for a while: some overflow in half precision, and families take it to be so."""
     assert family.vae is not None
     dtype = family.vae.dtype
+    if dtype == torch.float32:  # diffusers warns of every cast
+        yield
+        return
     family.vae.to(torch.float32)
     try:
         yield
