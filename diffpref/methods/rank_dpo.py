@@ -70,7 +70,7 @@ class RankDPO(Section):
             yield (
                 f"data.score: rank_dpo counts wins over at least {self.min_rewards} rewards"
                 f" (method.rank_dpo.min_rewards), got {', '.join(named) or 'none'}; name them, [pickscore, hps_v21];"
-                f" {command}, 'diffpref generate data/syn_pic --output FOLDER' makes them from prompts"
+                f" {command}, 'diffpref generate data/syn_pic_models --output FOLDER' makes them from prompts"
             )
         elif named and (not isinstance(score, list) or data.combine not in FRACTIONS):
             given = data.combine if isinstance(score, list) else repr(score)
