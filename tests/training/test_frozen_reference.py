@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ RECIPES = [name for name in recipe_names() if name.split("/")[0] not in NONE_THE
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny pipeline of each kind that a recipe names."""
     folder, made = tmp_path_factory.mktemp("tiny"), {}
-    for name, options in (("sd", {}), ("sdxl", {}), ("sdxl_refiner", {"refiner": True})):
+    for name, options in (("sd", {}), ("sdxl", {}), ("sdxl_refiner", {"refiner": True}), ("unet3d", {})):
         family: Any = families.get(name.removesuffix("_refiner"))
         family.tiny(**options).pipeline().save_pretrained(folder / name)
         made[name] = folder / name
@@ -37,6 +38,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[f"{name} data"].write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines))
     noise = torch.randint(0, 256, (20, 24, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     (folder / "grey.png").write_bytes(encode_png(noise.numpy()))
+    for side in (0, 1):
+        frames = noise.numpy()[None].repeat(6, axis=0) // (1 + side)
+        np.savez(folder / f"{side}.npz", frames=frames, fps=8.0)
+    line = {"prompt": "p", "chosen": "0.npz", "rejected": "1.npz"}
+    made["unet3d data"] = folder / "clips.jsonl"
+    made["unet3d data"].write_text((json.dumps(line) + "\n") * 4)
     return made
 
 
@@ -46,6 +53,7 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
 ) -> None:
     own = load_recipe(name, {"output": str(tmp_path / "run"), "data.source": str(scored_store)})
     texts = families.get(own.model.family).likelihood == "tokens"
+    videos = families.get(own.model.family).samples == "videos"
     path = models["sdxl_refiner" if name.startswith("sdxl_refiner") else own.model.family]
     recipe = load_recipe(
         name,
@@ -55,8 +63,9 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
             "model.precision": "fp32",
             "model.revision": None,
             "model.variant": None,
-            "data.source": str(models[f"{own.model.family} data"] if texts else scored_store),
-            "data.score": None if texts else "oracle",
+            "data.source": str(models[f"{own.model.family} data"] if texts or videos else scored_store),
+            "data.score": None if texts or videos else "oracle",
+            "data.num_frames": 3 if videos else None,
             "data.resolution": None if texts else 64,
             "optim.warmup_steps": 0,
             "optim.learning_rate": 1e-2,

@@ -248,3 +248,18 @@ def test_parts_of_clips_that_tell_no_speed_or_differ_are_refused_before_the_firs
 def test_whole_judgements_are_no_parts(video_keys: Keys) -> None:
     with pytest.raises(DataError, match="give no pair"):
         Trainer(build_recipe(video_keys(method="denoising", objective="dense_dpo"))).setup()
+
+
+@ONE
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(video_keys: Keys, run_together: Any, tmp_path: Path) -> None:
+    training = {"steps": 2, "batch_size": 2}
+    changes: dict[str, Any] = {"objective": {"dpo": {"beta": 5}}, "optim": {"learning_rate": 1e-3}}
+    two = video_keys(output=str(tmp_path / "two"), training=training, **changes)
+    for (said,) in run_together([("train", {"keys": two}, "ddp")]):
+        assert "value" in said, said
+    one = fit(video_keys(output=str(tmp_path / "one"), training={**training, "batch_size": 4}, **changes))
+    rows, expected = (read_metrics(output / "metrics.jsonl") for output in (tmp_path / "two", one.output))
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+    first, second = (load_file(next((tmp_path / name / "lora").glob("*.safetensors"))) for name in ("one", "two"))
+    assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-6) for name in first)
