@@ -25,13 +25,16 @@ INSIDE = "as what is inside"
 
 
 def media_of(name: str) -> str:
-    """Return the kind of items that a reward's module says it scores; pictures where it says nothing."""
+    """Return the kinds of items that a reward's module says it scores; pictures where it says nothing."""
     source = inspect.getsource(importlib.import_module(f"diffpref.rewards.{name}"))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("RewardInfo"):
-            for keyword in node.keywords:
-                if keyword.arg == "media":
-                    return keyword.value.value if isinstance(keyword.value, ast.Constant) else INSIDE  # type: ignore[return-value]
+            told = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg in ("media", "also")}
+            try:
+                kinds = [ast.literal_eval(told["media"]) if "media" in told else "image"]
+                return ", ".join([*kinds, *(ast.literal_eval(told["also"]) if "also" in told else ())])
+            except ValueError:
+                return INSIDE
     return "image"
 
 

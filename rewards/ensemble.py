@@ -104,7 +104,8 @@ class Ensemble:
             needs_prompt=any(info.needs_prompt for info in infos),
             needs_metadata=any(info.needs_metadata for info in infos),
             differentiable=all(info.differentiable for info in infos),
-            media=infos[0].media,
+            media=_kinds(infos)[0],
+            also=tuple(_kinds(infos)[1:]),
             preprocessing="; ".join(dict.fromkeys(info.preprocessing for info in infos)),
             aspects=tuple(member.name for member in self.members),
         )
@@ -153,15 +154,19 @@ class _Differentiable(Ensemble):
         return torch.stack(parts).sum(dim=0)
 
 
+def _kinds(infos: Sequence[RewardInfo]) -> list[MediaKind]:
+    """Return the kinds of items that all of these score."""
+    return [kind for kind in (infos[0].media, *infos[0].also) if all(info.takes(kind) for info in infos)]
+
+
 def _check(members: Sequence[Member]) -> None:
     if not members:
         raise ConfigError("reward 'ensemble': members: name at least one reward")
     names = [member.name for member in members]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"reward 'ensemble': member '{twice[0]}' is named twice; members are told apart by name")
-    kinds = {member.name: member.reward.info.media for member in members}
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    if not _kinds([member.reward.info for member in members]):
+        told = ", ".join(f"{member.name} {member.reward.info.media}" for member in members)
         raise ConfigError(f"reward 'ensemble': members must score the same kind of media, got {told}")
     if shares := [member.name for member in members if not member.reward.info.itemwise]:
         raise ConfigError(f"reward 'ensemble': member '{shares[0]}' scores an item by what is asked together with it")

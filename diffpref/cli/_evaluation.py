@@ -25,7 +25,7 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
     """Return the model that all start from: ``--base``, else that of the first run.
 
     Raises:
-        ConfigError: neither is given, or the model draws neither pictures nor clips.
+        ConfigError: neither is given, or the model draws neither pictures nor clips from prompts.
     """
     from diffpref.config import Model
     from diffpref.models import registry
@@ -40,7 +40,10 @@ def base_model(base: str | None, family: str | None, recipe: Recipe | None) -> M
         if family is None:
             raise ConfigError(f"--family: must be given with --base; known: {', '.join(registry.names())}")
         model = Model.model_validate({**told, "path": base, "family": family})
-    if registry.get(model.family).likelihood != "denoising":
+    kind: Any = registry.get(model.family)
+    if kind.likelihood == "denoising" and kind.takes_opening:
+        raise ConfigError(f"the family '{model.family}' animates pictures, and diffpref evaluate has prompts only")
+    if kind.likelihood != "denoising":
         raise ConfigError(
             f"the family '{model.family}' draws no pictures and no clips; diffpref evaluate compares models that do"
         )

@@ -254,6 +254,8 @@ def _misfits(recipe: Recipe, method: Method, composition: Composition, family: t
             yield f"data.{field}: is of clips, which family '{recipe.model.family}' does not take; leave it out"
     if recipe.validation.every and family.samples not in ("images", "videos"):
         yield f"validation.every: draws pictures or clips, which family '{recipe.model.family}' does not; set it to 0"
+    if recipe.validation.every and getattr(family, "takes_opening", False):
+        yield f"validation.every: has prompts, and '{recipe.model.family}' animates pictures; set it to 0"
     yield from getattr(method, "misfits", lambda recipe: ())(recipe)
     likelihood = likelihoods.get(kind)
     if recipe.training.max_rows and (kind != "denoising" or any(n.form not in likelihood.from_raw for n in served)):

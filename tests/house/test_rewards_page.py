@@ -30,5 +30,6 @@ def test_the_table_is_as_the_code_is(rewarded: ModuleType) -> None:
 
 
 def test_what_items_are_scored_is_read_from_the_module(rewarded: ModuleType) -> None:
-    kinds = {name: rewarded.media_of(name) for name in ("pickscore", "words", "flicker", "ensemble")}
+    kinds = {name: rewarded.media_of(name) for name in ("pickscore", "words", "flicker", "oracle", "ensemble")}
+    assert kinds.pop("oracle") == "image, video"
     assert kinds == {"pickscore": "image", "words": "text", "flicker": "video", "ensemble": rewarded.INSIDE}
