@@ -24,6 +24,7 @@ from diffpref.config import Named, Section, config_error, load_yaml
 from diffpref.core.annotations import NonNegative, Number, Positive, PositiveInt
 from diffpref.core.contracts import Media, Reward, RewardInfo
 from diffpref.core.errors import ConfigError
+from diffpref.core.judging import MediaKind
 from diffpref.rewards import registry
 from diffpref.rewards._nested import inner_reward
 from diffpref.rewards._weights import Precision

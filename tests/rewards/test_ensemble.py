@@ -121,6 +121,16 @@ def test_units_are_fitted_on_scores_so_that_no_member_outweighs_another() -> Non
         fit_members(["clip"], {"clip": [1.0, 1.0, math.nan]})
 
 
+def test_the_oracle_stands_beside_rewards_of_clips_and_beside_those_of_pictures() -> None:
+    infos = {other: rewards.load("ensemble", members=["oracle", other]).info for other in ("motion", "jpeg")}
+    assert {name: (info.media, info.also) for name, info in infos.items()} == {
+        "motion": ("video", ()),
+        "jpeg": ("image", ()),
+    }
+    alone = rewards.load("ensemble", members=["oracle"]).info
+    assert alone.takes("image") and alone.takes("video")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
