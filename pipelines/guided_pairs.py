@@ -1,7 +1,8 @@
 """Guided pairs: two clips with the motion of a third, which differ in detail, as DenseDPO's preferences are judged.
 
 A clip is noised part of the way twice, to the same level with two noises, and each is denoised from there. It works on
-the components, and on the folders, of diffusers' ``TextToVideoSDPipeline`` and ``AnimateDiffPipeline``:
+the components, and on the folders, of diffusers' ``TextToVideoSDPipeline``, ``AnimateDiffPipeline`` and
+``AnimateDiffSDXLPipeline``:
 
     pipe = GuidedPairsPipeline.from_pretrained(folder_or_hub_id)
     pipe = GuidedPairsPipeline.from_pipe(stock_pipeline)                            # shares the weights
@@ -25,7 +26,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from diffpref.core.contracts import Clip
 from diffpref.core.errors import ConfigError
@@ -39,7 +40,7 @@ from diffpref.sampling import Beginning, SamplerSettings, noised_to, sample_late
 
 __all__ = ["GuidedPairsOutput", "GuidedPairsPipeline"]
 
-FAMILIES = ("unet3d", "animatediff")
+FAMILIES = ("unet3d", "animatediff", "animatediff_sdxl")
 
 
 @dataclass
@@ -61,11 +62,13 @@ class GuidedPairsPipeline(SavesItsLoader, DiffusionPipeline):
 
     Args:
         vae: this and the other components are those of ``TextToVideoSDPipeline`` or ``AnimateDiffPipeline``, whose
-            motion adapter is in its UNet already. What the scheduler's config says of noise and of spacing is used; the
-            steps are those of ``solver``.
+            motion adapter is in its UNet already, or, with a second text encoder, of ``AnimateDiffSDXLPipeline``. What
+            the scheduler's config says of noise and of spacing is used; the steps are those of ``solver``.
+        force_zeros_for_empty_prompt: of SDXL: guide away from zeros where there is no negative prompt.
     """
 
     registered: ClassVar = "guided_pairs"
+    _optional_components: ClassVar = ["text_encoder_2", "tokenizer_2"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
@@ -75,9 +78,21 @@ class GuidedPairsPipeline(SavesItsLoader, DiffusionPipeline):
         tokenizer: CLIPTokenizer,
         unet: UNet3DConditionModel | UNetMotionModel,
         scheduler: SchedulerMixin,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: CLIPTokenizer | None = None,
+        force_zeros_for_empty_prompt: bool = True,
     ) -> None:
         super().__init__()
-        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+        )
+        self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
 
     @property
     def guidance_scale(self) -> float:

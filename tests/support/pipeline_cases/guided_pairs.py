@@ -25,7 +25,7 @@ def rows(output: Any) -> list[np.ndarray]:
 
 CASE = PipelineCase(
     name="guided_pairs",
-    families=("unet3d", "animatediff"),
+    families=("unet3d", "animatediff", "animatediff_sdxl"),
     inputs=inputs,
     rows=rows,
     shared=frozenset({"num_inference_steps", "guidance_scale", "strength"}),
