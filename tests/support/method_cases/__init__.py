@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["FAMILIES", "VIDEOS", "MethodCase", "cases"]
 
-FAMILIES = ("sd", "sdxl", "sd3", "unet3d", "animatediff")
-VIDEOS = ("unet3d", "animatediff")
+FAMILIES = ("sd", "sdxl", "sd3", "unet3d", "animatediff", "animatediff_sdxl", "svd")
+VIDEOS = ("unet3d", "animatediff", "animatediff_sdxl", "svd")
 
 
 @dataclass(frozen=True)
