@@ -142,6 +142,9 @@ def test_a_picture_is_a_clip_of_one_frame_without_speed() -> None:
     picture = Candidate(bytes=encode_png(FRAMES[0]))
     assert read_clip(picture).frames.shape == (1, 24, 32, 3) and read_clip(picture).fps is None
     assert isinstance(read_media(picture, name="x"), Image.Image)
+    pages = Candidate(bytes=animated("TIFF"))  # which is no animation
+    check_picture(pages, "x")
+    assert len(read_clip(pages).frames) == 1
 
 
 def zipped(**members: bytes) -> bytes:

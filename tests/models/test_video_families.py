@@ -281,3 +281,18 @@ def test_an_image_model_becomes_animatediff_with_a_motion_adapter(image_name: st
     what = "an SDXL" if image_name == "sdxl" else "a Stable Diffusion 1 or 2"
     with pytest.raises(ModelError, match=f"'{other}' does not fit .*, which holds {what} denoiser"):
         load_family(other, str(tmp_path / "video"))
+
+
+@pytest.mark.parametrize(("causal", "fits", "latent", "near"), [(True, 9, 3, "5 and 9"), (False, 8, 2, "4 and 8")])
+def test_a_vae_that_packs_frames_takes_the_numbers_that_fit(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, fits: int, latent: int, near: str
+) -> None:
+    family: Any = families.get("unet3d").tiny()
+    monkeypatch.setattr(type(family), "temporal_factor", 4)
+    monkeypatch.setattr(type(family), "causal", causal)
+    family.check_frames(fits)
+    assert family.latent_frames(fits) == latent and family.latent_shape(64, fits) == (4, latent, 8, 8)
+    form = "4 n \\+ 1" if causal else "4 n"
+    with pytest.raises(ConfigError, match=f"VAE of 'unet3d' takes clips of {form} frames, got 7; near are {near}$"):
+        family.check_frames(7)
+    assert family._checked(torch.zeros(1, 4, latent, 8, 8)).shape[2] == latent

@@ -192,6 +192,15 @@ def test_one_process_trains_as_replay_and_as_small_batches_do(video_keys: Keys, 
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
 
 
+@ONE
+def test_a_bank_answers_as_the_reference_does(video_keys: Keys, tmp_path: Path) -> None:
+    losses = []
+    for slots in (0, 1):  # each of the six records is seen once
+        keys = video_keys(output=str(tmp_path / f"{slots}"), bank={"slots": slots, "folder": str(tmp_path / "bank")})
+        losses.append([row["loss"] for row in read_metrics(fit(keys).output / "metrics.jsonl")])
+    assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+
+
 # ---------------------------------------------------------------- parts of clips
 
 
