@@ -5,13 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from diffpref.core.contracts import Candidate, Judgement, Record, Score
 from diffpref.core.errors import ConfigError, DataError
-from diffpref.data import Item, given_columns, list_view, pair_view, point_view, view_of
+from diffpref.data import (
+    BalancedSampler,
+    Item,
+    given_columns,
+    list_view,
+    load_prompts,
+    open_prompts,
+    pair_view,
+    point_view,
+    prompt_view,
+    view_of,
+)
 from diffpref.data.scores import judged_win_rates, scored_win_rates
 
 
@@ -158,3 +170,41 @@ def test_win_rates_that_were_counted_elsewhere_are_taken_as_they_stand():
     assert (pair.columns["chosen_win_rate"], pair.columns["rejected_win_rate"]) == (0.9, 0.2)
     (half,) = pair_view([Record("r", "p", (candidates[0], Candidate(text="b")), (Judgement(0, 1, 1.0),))])
     assert half.columns["chosen_win_rate"] == 0.75  # one of them has none: counted from the judgement
+
+
+def test_no_groups_are_the_view_of_prompts(tmp_path: Path) -> None:
+    assert view_of(()) == "prompts"
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "two dogs", "include": [{"class": "dog", "count": 2}]}\n')
+    (asked,) = prompt_view(open_prompts(str(tmp_path / "asked.jsonl")))
+    assert (asked.prompt, asked.groups, asked.columns) == ("two dogs", {}, {})
+    assert asked.meta == {"include": [{"class": "dog", "count": 2}]}
+    assert [item.prompt for item in prompt_view(open_prompts("shapes:seen:3"))] == load_prompts("shapes:seen:3")
+    with pytest.raises(DataError, match="no such file"):
+        open_prompts(str(tmp_path / "nothing.txt"))
+
+
+@pytest.mark.parametrize(
+    ("mixed", "labels"), [("each", [1.0, 0.0, 0.0, 1.0]), ("good", [1, 0, 1]), ("bad", [1, 0, 0]), ("drop", [1, 0])]
+)
+def test_a_sample_that_won_and_lost_counts_as_told(mixed: Any, labels: list[float]) -> None:
+    """The third candidate loses to the first and beats the second."""
+    judged = (Judgement(0, 2, 1.0), Judgement(2, 1, 1.0))
+    points = point_view([record("a", {}, {}, {}, judgements=judged)], mixed=mixed, pairing="all_pairs")
+    found = {(point.candidate, point.label) for point in points}
+    assert sorted(label for _, label in found) == sorted(labels)
+    third = {label for candidate, label in found if candidate == 2}
+    assert third == {"each": {0.0, 1.0}, "good": {1.0}, "bad": {0.0}, "drop": set()}[mixed]
+    assert len({point.key for point in points}) == len(points)
+
+
+def test_good_samples_are_drawn_at_their_rate_with_replacement() -> None:
+    labels = [True] * 3 + [False] * 27
+    sampler = BalancedSampler(labels, 0.8, seed=0)
+    drawn = [item for step in range(40) for item in sampler.batch(step, 25)]
+    share = sum(labels[index] for index, _ in drawn) / len(drawn)
+    assert share == pytest.approx(0.8, abs=0.03) and len(set(drawn)) == len(drawn) == 1000
+    assert {index for index, _ in drawn} == set(range(30))
+    halves = [sampler.batch(3, 10, rank=rank, num_ranks=2) for rank in (0, 1)]
+    assert [*halves[0], *halves[1]] == sampler.batch(3, 10) == BalancedSampler(labels, 0.8, 0).batch(3, 10)
+    with pytest.raises(DataError, match=r"data.positive_share: 0.8 draws from 0 good and 2 bad samples"):
+        BalancedSampler([False, False], 0.8, seed=0)

@@ -159,6 +159,29 @@ def not_finite(keys: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 @check
+def calls(keys: dict[str, Any]) -> list[Any]:
+    """Train; return role and number of rows of every call of a model that this process made, in their order."""
+    trainer = Trainer(build_recipe(keys))
+    trainer.setup()
+    made: list[Any] = []
+
+    class Noted:
+        def __init__(self, name: str, role: Any) -> None:
+            self.name, self.role = name, role
+
+        def __call__(self, rows: Any, grad: bool = False) -> Any:
+            made.append([self.name, len(rows.conditioning), grad])
+            return self.role(rows, grad)
+
+    context = trainer.updater.context
+    noted = {name: Noted(name, role) for name, role in context.roles.items()}
+    trainer.updater = replace(trainer.updater, context=replace(context, roles=noted, networks=noted))
+    for _ in trainer.steps():
+        pass
+    return made
+
+
+@check
 def banked(keys: dict[str, Any]) -> dict[str, int]:
     """Train with a bank; return how many rows this process asked its reference, and how many it read."""
     trainer = Trainer(build_recipe(keys))
