@@ -19,6 +19,7 @@ from diffpref.data.scores import score_of
 from diffpref.data.sources import index_source, open_records
 from diffpref.data.store import Store, StoreWriter, read_store, write_store
 from diffpref.data.views import CENTRE, ClipCut, Framing, View
+from diffpref.data.winners import winner_view
 
 __all__ = [
     "ATTACHED",
@@ -69,6 +70,7 @@ __all__ = [
     "to_uint8",
     "usable_records",
     "view_of",
+    "winner_view",
     "with_captions",
     "write_store",
 ]

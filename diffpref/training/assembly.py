@@ -115,13 +115,14 @@ def load_batches(
     kind = encoders.get(plan.method.likelihood)
     unusable = str(output / "quarantine.jsonl") if main else None
     check = kind.check(recipe)
-    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns, check)
+    alone = plan.taken == ("chosen",)
+    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns, check, alone)
     items = settle_scores(items, recipe.data.list_scores, plan.composition)
     items = with_captions(records, items, getattr(plan.method, "captions", {}), recipe.data.source)
     if main:
         logger.info("data: %d records give %d %s", len(records), len(items), plan.view)
     if plan.collecting is not None:
-        check_collecting(plan.collecting, records_per_update)
+        check_collecting(plan.collecting, recipe.method.name, records_per_update)
         records_per_update //= plan.collecting.group_size
     check_items(items, plan, records_per_update)  # before anything heavy is loaded, and for what is left of it
     with machine.accelerator.main_process_first():  # the others find what the first has encoded

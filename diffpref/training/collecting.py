@@ -24,11 +24,12 @@ from diffpref.training.feed import Feed, Items
 __all__ = ["Collector", "check_collecting"]
 
 
-def check_collecting(method: CollectingMethod, total: int) -> None:
+def check_collecting(method: CollectingMethod, name: str, total: int) -> None:
     """Refuse numbers that do not divide each other.
 
     Args:
         method: that collects.
+        name: of the method, for messages.
         total: records of an update.
 
     Raises:
@@ -36,12 +37,12 @@ def check_collecting(method: CollectingMethod, total: int) -> None:
     """
     if total % method.group_size:
         raise ConfigError(
-            f"method.group_size: {method.group_size} samples of each prompt do not divide the {total} records of one"
-            " update (training.batch_size x training.accumulation x processes); change one of them"
+            f"method.{name}.group_size: {method.group_size} samples of each prompt do not divide the {total} records of"
+            " one update (training.batch_size x training.accumulation x processes); change one of them"
         )
     if method.collect_every % method.passes:
         raise ConfigError(
-            f"method.passes: {method.passes} passes over what is collected do not divide collect_every"
+            f"method.{name}.passes: {method.passes} passes over what is collected do not divide collect_every"
             f" {method.collect_every}, the updates of a collection; change one of them"
         )
 
@@ -65,15 +66,11 @@ class Collector(Feed):
         batches: of the data, or of prompts alone.
         total: records of an update: samples, whole groups of them.
         world: the processes; each collects for its own share.
-        method: that collects.
-
-    Raises:
-        ConfigError: see `check_collecting`.
+        method: that collects, and whose numbers `check_collecting` has found good.
     """
 
     def __init__(self, batches: Batches, total: int, world: World, method: CollectingMethod) -> None:
         super().__init__(batches, total, world)
-        check_collecting(method, total)
         self.method, self.every = method, method.collect_every
         self.slots = method.collect_every // method.passes
         self.number: int | None = None  # of the collection that is held

@@ -157,6 +157,12 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
     if all(size is not None for size in sizes):
         whole = torch.cat([size for size in sizes if size is not None]).double()
         shares = (whole / whole.sum()).tolist() if bool(whole.sum() > 0) else None
+    asked = seen.asked_about[-trainer.recipe.training.accumulation :]
+    if len(total) != sum(len(batch) for batch, _, _ in asked):
+        raise ConfigError(
+            f"method '{trainer.recipe.method.name}' asks about each sample at several timesteps, one by one; what can"
+            " be explained is one timestep a record"
+        )
     numbers = {
         name: torch.cat([f.metrics[name].reshape(-1) for f in seen.forwards]).tolist()
         for name in seen.forwards[0].metrics
@@ -165,7 +171,7 @@ def _records(trainer: Trainer, seen: _Seen, captions: Sequence[str]) -> list[Rec
     ratios = {group: torch.cat([f.log_ratios[group] for f in seen.forwards]) for group in seen.forwards[0].log_ratios}
     views: list[RecordView] = []
     # an update that turned out to need a replay asked twice; the last question is the one that counted
-    for batch, rows, predictions in seen.asked_about[-trainer.recipe.training.accumulation :]:
+    for batch, rows, predictions in asked:
         pictures = _pictures(trainer.family, family, batch, rows, predictions)
         times = rows.inputs["timesteps"]
         for b, (record, visit) in enumerate(batch.keys):

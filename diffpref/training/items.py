@@ -22,6 +22,7 @@ from diffpref.data import (
     prompt_view,
     scored_points,
     usable_records,
+    winner_view,
 )
 from diffpref.data.aspects import equal_prompt_weights
 from diffpref.data.clips import Check, check_media
@@ -60,6 +61,7 @@ def load_items(
     texts: bool = False,
     columns: frozenset[str] = frozenset(),
     check: Check = check_media,
+    winners_alone: bool = False,
 ) -> tuple[Sequence[Record], Sequence[Item]]:
     """Read a source and return its records and what a view makes of them.
 
@@ -71,12 +73,13 @@ def load_items(
         columns: that the objective and the method need; where single samples need a score and no label, every scored
             candidate is one.
         check: refuses a candidate that the model cannot be shown.
+        winners_alone: of pairs nobody looks at the losers, so that records without a loser will do.
 
     Raises:
         DataError: unreadable, or nothing in it gives an item of this view.
     """
-    records, items = _view(data, view, quarantine, texts, columns, check)
-    if data.equal_prompts:
+    records, items = _view(data, view, quarantine, texts, columns, check, winners_alone)
+    if data.equal_prompts and view != "prompts":
         told = [item.columns.get("weight", 1.0) for item in items]
         weights = equal_prompt_weights([item.prompt for item in items], told)
         items = [replace(item, weight=weight) for item, weight in zip(items, weights, strict=True)]
@@ -84,7 +87,13 @@ def load_items(
 
 
 def _view(
-    data: Data, view: str, quarantine: str | None, texts: bool, columns: frozenset[str], check: Check
+    data: Data,
+    view: str,
+    quarantine: str | None,
+    texts: bool,
+    columns: frozenset[str],
+    check: Check,
+    winners_alone: bool,
 ) -> tuple[Sequence[Record], Sequence[Any]]:
     if view == "prompts":
         asked = open_prompts(data.source, columns=data.columns)
@@ -110,7 +119,8 @@ def _view(
         soft_options: dict[str, Any] = {"soft": soft, "tie_weight": tie_weight, "aspects": data.aspects}
         if score is None and "segment_label" in columns:
             soft_options["parts"] = True
-        return records, pair_view(records, score=score, **soft_options, **common)
+        made = winner_view if winners_alone else pair_view
+        return records, made(records, score=score, **soft_options, **common)
     if "score" in columns and "label" not in columns and score is not None:
         return records, scored_points(records, score, data.max_unusable)
     return records, point_view(records, score=score, mixed=data.mixed_labels, **common)

@@ -23,6 +23,7 @@ from diffpref.data import (
     point_view,
     prompt_view,
     view_of,
+    winner_view,
 )
 from diffpref.data.scores import judged_win_rates, scored_win_rates
 
@@ -208,3 +209,12 @@ def test_good_samples_are_drawn_at_their_rate_with_replacement() -> None:
     assert [*halves[0], *halves[1]] == sampler.batch(3, 10) == BalancedSampler(labels, 0.8, 0).batch(3, 10)
     with pytest.raises(DataError, match=r"data.positive_share: 0.8 draws from 0 good and 2 bad samples"):
         BalancedSampler([False, False], 0.8, seed=0)
+
+
+def test_good_samples_alone_are_winners_and_candidates_without_a_rival() -> None:
+    single, pair = record("a", {}), record("b", {}, {}, judgements=(Judgement(0, 1, 0.0),))
+    found = winner_view([single, pair, record("c", {})])
+    assert [(one.record_id, one.chosen) for one in found] == [("a", 0), ("b", 1), ("c", 0)]
+    assert [one.chosen for one in winner_view([single])] == [0] and len({one.key for one in found}) == 3
+    with pytest.raises(DataError):
+        winner_view([record("d", {}, {})])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffpref.config import build_recipe
 from diffpref.core.errors import ConfigError, DataError
+from diffpref.data import encode_png
 from diffpref.models import registry as families
 from diffpref.sampling import SamplerSettings, sample_latents
 from diffpref.training import Trainer
@@ -110,6 +111,18 @@ def test_without_an_interval_seppo_says_so_before_anything_is_loaded(recipe_keys
         make_plan(build_recipe(recipe_keys(method="seppo")))
 
 
+def test_seppo_needs_no_losers(recipe_keys: Keys, tmp_path: Path) -> None:
+    """Pictures with captions will do."""
+    for number in range(4):
+        pixels = torch.randint(0, 256, (64, 64, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encode_png(pixels.numpy()))
+        (tmp_path / "pictures" / f"{number}.txt").write_text(f"picture {number}")
+    data = {"source": str(tmp_path / "pictures"), "cache": str(tmp_path / "cache")}
+    (row,) = Trainer(build_recipe(recipe_keys(method={"seppo": SEPPO}, data=data, training__steps=1))).steps()
+    assert row["loss"] == pytest.approx(math.log(2), abs=1e-6) and row["grad_norm"] > 0
+
+
 def test_a_bank_refuses_a_reference_that_moves(recipe_keys: Keys) -> None:
     with pytest.raises(ConfigError, match="'reference' moves while the run trains") as caught:
         make_plan(build_recipe(recipe_keys(method={"seppo": SEPPO}, bank={"slots": 2})))
@@ -157,9 +170,11 @@ def test_what_nft_misses_is_told_before_anything_is_loaded(nft_keys: Keys, recip
         make_plan(build_recipe(nft_keys(nft={"rewards": []})))
     with pytest.raises(ConfigError, match=r"^method\.diffusion_nft\.rewards\[0\]: unknown reward 'oracel'; did you"):
         make_plan(build_recipe(nft_keys(nft={"rewards": ["oracel"]})))
-    with pytest.raises(ConfigError, match=r"^method\.group_size: 3 samples of each prompt do not divide the 4 records"):
+    with pytest.raises(
+        ConfigError, match=r"^method\.diffusion_nft\.group_size: 3 samples of each prompt do not divide the 4 records"
+    ):
         list(Trainer(build_recipe(nft_keys(nft={"group_size": 3}))).steps())
-    with pytest.raises(ConfigError, match=r"^method\.passes: 2 passes .* do not divide collect_every 3"):
+    with pytest.raises(ConfigError, match=r"^method\.diffusion_nft\.passes: 2 passes .* do not divide collect_every 3"):
         list(Trainer(build_recipe(nft_keys(nft={"passes": 2, "collect_every": 3}))).steps())
     with pytest.raises(DataError, match="12 prompts are fewer than the 16 of one update"):
         list(Trainer(build_recipe(nft_keys(training={"steps": 1, "batch_size": 32}))).steps())

@@ -105,6 +105,15 @@ def test_a_pairwise_objective_trains(video_keys: Keys, method: str, objective: s
     assert trainer.batches.batch([(0, 0)]).media["chosen"].shape == (1, 4, 3, 8, 8)
 
 
+def test_seppo_sets_winners_against_clips_of_its_snapshots(video_keys: Keys) -> None:
+    method = {"seppo": {"snapshot_every": 1, "num_inference_steps": 2, "guidance_scale": 2.0}}
+    trainer = fit(video_keys(method=method, training__steps=3, optim={"learning_rate": 1e-3}))
+    rows = read_metrics(trainer.output / "metrics.jsonl")
+    assert len(rows) == 3 and all(0 < row["grad_norm"] < float("inf") for row in rows)
+    assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-6) and "flip_rate" in rows[2]
+    assert [row["collect/forwards"] for row in rows] == [2 * 2 * 2.0] * 3  # records, steps, guided
+
+
 def test_stopping_and_going_on_gives_the_same_bits(video_keys: Keys, tmp_path: Path) -> None:
     shape = {"steps": 3, "batch_size": 2, "checkpoint_every": 1}
     straight = fit(video_keys(output=str(tmp_path / "straight"), training=shape))
