@@ -36,6 +36,7 @@ __all__ = [
 
 LONGEST_SIDE = 2**14 - 1  # of WebP
 LONGEST_SHOWN = 2**24 - 1  # milliseconds of a frame of WebP
+FASTEST = 500  # beyond it some frames of one clip take 1 ms and some 2, which readers take for two frames
 Check = Callable[[Candidate, str], None]
 """Refuses a candidate with a `DataError`; the second argument is its name for the message."""
 
@@ -61,9 +62,9 @@ def encode_clip(clip: Clip) -> bytes:
     height, width = frames.shape[1:3]
     if max(height, width) > LONGEST_SIDE:
         raise DataError(f"a clip of {width} x {height} pixels: a side may have {LONGEST_SIDE:,} at most")
-    if fps is None or not 1000 / LONGEST_SHOWN <= fps <= 1000:
+    if fps is None or not 1000 / LONGEST_SHOWN <= fps <= FASTEST:
         raise DataError(
-            f"a clip needs its frames a second, at most 1000, to be kept; got {fps}; give Clip(frames, fps)"
+            f"a clip needs its frames a second, at most {FASTEST}, to be kept; got {fps}; give Clip(frames, fps)"
         )
     ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)
     size = _three_bytes(width - 1) + _three_bytes(height - 1)

@@ -25,8 +25,8 @@ from diffpref.schedules import DiscreteSchedule, Schedule, ddim_path, ddim_step,
 __all__ = ["OnStep", "Sampler", "SamplerSettings", "decoded", "sample_latents", "sampling_path"]
 
 SOLVERS = ("ddim", "dpmpp_2m")
-MAX_FPS = 1000
-"""What files can say, which count milliseconds."""
+MAX_FPS = 500
+"""What files of clips can say."""
 OnStep: TypeAlias = Callable[[int, Tensor, Tensor], Tensor]
 """Called after a step with its number, the (N,) timesteps that the network was told, and the latents after it; returns
 the latents to go on with."""

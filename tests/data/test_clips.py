@@ -24,7 +24,7 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-@pytest.mark.parametrize("fps", [8, 24, 29.97, 1000])
+@pytest.mark.parametrize("fps", [8, 24, 29.97, 430, 500])
 def test_every_frame_comes_back_at_its_speed(name: str, fps: float) -> None:
     content = encode_clip(Clip(CLIPS[name], fps))
     back = read_clip(Candidate(bytes=content))
@@ -43,10 +43,10 @@ def test_eight_frames_a_second_are_told_exactly() -> None:
 @pytest.mark.parametrize(
     ("frames", "fps", "said"),
     [
-        (NOISE, None, "a clip needs its frames a second, at most 1000, to be kept; got None"),
+        (NOISE, None, "a clip needs its frames a second, at most 500, to be kept; got None"),
         (NOISE, 0, "got 0; give Clip"),
         (NOISE, float("nan"), "got nan"),
-        (NOISE, 2000, "got 2000"),
+        (NOISE, 700, "got 700"),
         (NOISE[0], 8, r"made of \(F, H, W, 3\) uint8 frames, got \(12, 10, 3\) uint8"),
         (NOISE / 255, 8, "got .* float64"),
         (NOISE[:0], 8, r"got \(0, 12"),

@@ -220,7 +220,7 @@ def test_mistakes_are_refused() -> None:
         sampler(family, num_frames=3)(["a"], [0])
     with pytest.raises(ConfigError, match="fps: 'sd' makes images, which have none; leave it out"):
         sampler(family, fps=8)
-    with pytest.raises(ConfigError, match="fps: must be above 0 and at most 1000, got 0"):
+    with pytest.raises(ConfigError, match="fps: must be above 0 and at most 500, got 0"):
         SamplerSettings(fps=0)
     with pytest.raises(ConfigError, match="num_frames: 'animatediff' from tiny takes clips of 1 to 8 frames, got 9"):
         sampler(MAKERS["animatediff"](), num_frames=9)(["a"], [0])
