@@ -86,7 +86,7 @@ class InversionDPO(Section):
 
     @property
     def roles(self) -> Mapping[str, RoleSpec]:
-        return {"reference": RoleSpec("initial", in_prepare=self.inverter == "reference")}
+        return {"reference": RoleSpec("initial", in_prepare=True)}  # also to see that the policy differs
 
     @property
     def objectives(self) -> Sequence[tuple[str, Mapping[str, Any]]]:

@@ -32,6 +32,7 @@ from diffpref.core.errors import DiffprefError, Interrupted, NonFiniteError
 from diffpref.core.failpoints import fail_at
 from diffpref.models import registry as families
 from diffpref.models.sharding import gather_tensors
+from diffpref.schedules import ddim_timesteps
 from diffpref.training import Trainer
 
 Check = Callable[..., Any]
@@ -103,6 +104,31 @@ def first_gradient(keys: dict[str, Any], save: str, only_middle: bool = False) -
     if trainer.world.is_main:
         save_file({name: tensor.contiguous() for name, tensor in whole.items()}, save)
     return metrics
+
+
+@check
+def calls(keys: dict[str, Any]) -> dict[str, list[int]]:
+    """Train by an exact landing; return how often the network was asked in an update, and this process's own steps."""
+    trainer = Trainer(build_recipe(keys))
+    updates = trainer.steps()
+    trainer.setup()
+    asked: list[int] = []
+    trainer.bare.register_forward_hook(lambda *_: asked.append(1))
+    method: Any = trainer.plan.method
+    grid = ddim_timesteps(trainer.family.schedule, method.num_steps, "leading")
+    counts, own = [], []
+    for step in range(trainer.recipe.training.steps):
+        total = trainer.records_per_update
+        items = trainer.batches.sampler.batch(step, total, rank=trainer.world.rank, num_ranks=trainer.world.size)
+        uniform = trainer.random.uniform("timestep", trainer.batches.keys(items))
+        farthest = trainer.family.sample_timesteps(uniform).clamp(min=1).max()
+        own.append(int((grid < farthest).sum()) + 1)
+        next(updates)
+        counts.append(len(asked))
+        asked.clear()
+    for _ in updates:
+        pass
+    return {"calls": counts, "steps": own}
 
 
 class _Explodes(torch.autograd.Function):

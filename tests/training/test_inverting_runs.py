@@ -1,4 +1,4 @@
-"""Methods that invert, in runs: with a bank, under replay, on data whose scores have a range."""
+"""Methods that invert, in runs: with a bank, under replay, by two processes, on data whose scores have a range."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ def test_replay_asks_under_guidance_and_not_again_what_was_answered(recipe_keys:
 def test_inversion_dpo_from_a_copy_of_the_reference_is_refused_at_its_first_update(recipe_keys: Keys) -> None:
     with pytest.raises(ConfigError, match="learns nothing where the policy begins as the reference; start from a LoRA"):
         fit(recipe_keys(method={"inversion_dpo": {"num_steps": 2}}))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_calls_and_are_one_with_twice_the_batch(
+    recipe_keys: Keys, run_together: Callable[..., Any], tmp_path: Path
+) -> None:
+    method = {"smpo_diffusion": {"num_steps": 8, "landing": "exact"}}
+    shape = {"steps": 4, "batch_size": 1}
+    common = {"method": method, "objective": {"smpo_diffusion": {"beta": 20, "weight_from": "beta_scale"}}}
+    ways = ("ddp", "fsdp2")
+    made = {way: recipe_keys(output=str(tmp_path / way), training=shape, **common) for way in ways}
+    fit(recipe_keys(output=str(tmp_path / "one"), training={"steps": 4, "batch_size": 2}, **common))
+    found = run_together([("calls", {"keys": made[way]}, way) for way in ways])
+    wanted = read_metrics(tmp_path / "one" / "metrics.jsonl")
+    for number, way in enumerate(ways):
+        first, second = (process[number]["value"] for process in found)
+        assert first["calls"] == second["calls"], way
+        steps = [max(pair) for pair in zip(first["steps"], second["steps"], strict=True)]
+        # ReNoise asks twice a step; then come the reference and the policy
+        assert first["calls"] == [2 * step + 2 for step in steps], way
+        assert first["steps"] != second["steps"], way
+        rows = read_metrics(tmp_path / way / "metrics.jsonl")
+        for row, expected in zip(rows, wanted, strict=True):
+            for name in ("loss", "grad_norm", "rewards/margins"):
+                assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), (way, row["step"], name)
