@@ -107,7 +107,7 @@ def first_gradient(keys: dict[str, Any], save: str, only_middle: bool = False) -
 
 
 @check
-def calls(keys: dict[str, Any]) -> dict[str, list[int]]:
+def inversions(keys: dict[str, Any]) -> dict[str, list[int]]:
     """Train by an exact landing; return how often the network was asked in an update, and this process's own steps."""
     trainer = Trainer(build_recipe(keys))
     updates = trainer.steps()

@@ -91,7 +91,7 @@ def test_two_processes_make_the_same_calls_and_are_one_with_twice_the_batch(
     ways = ("ddp", "fsdp2")
     made = {way: recipe_keys(output=str(tmp_path / way), training=shape, **common) for way in ways}
     fit(recipe_keys(output=str(tmp_path / "one"), training={"steps": 4, "batch_size": 2}, **common))
-    found = run_together([("calls", {"keys": made[way]}, way) for way in ways])
+    found = run_together([("inversions", {"keys": made[way]}, way) for way in ways])
     wanted = read_metrics(tmp_path / "one" / "metrics.jsonl")
     for number, way in enumerate(ways):
         first, second = (process[number]["value"] for process in found)
