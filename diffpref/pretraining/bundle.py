@@ -7,13 +7,14 @@ samples and the three scorers. Every folder gets a card: commands, steps, seed, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from diffpref.core.assets import ASSETS
-from diffpref.core.files import publish_folder, read_json
+from diffpref.core.files import publish_folder, read_json, write_json
 from diffpref.models import DenoiserFamily, load_family
 from diffpref.models.roles import NetworkRole
 from diffpref.pretraining.card import Stage, write_card
@@ -22,24 +23,34 @@ from diffpref.sampling import Sampler, SamplerSettings
 from diffpref.shapes.grammar import SPLITS, captions
 from diffpref.shapes.oracle import FACTS, facts
 
-__all__ = ["choose_settings", "main", "measure_pipeline", "read_stage"]
+__all__ = ["ROOM", "Search", "copy_model", "main", "measure_pipeline", "read_stage"]
+
+ROOM = 0.7
+"""The bundled rounds sample so that at most this share is right: preferences are to have something to gain."""
 
 SCORERS = {"clip": "CLIP scorer", "pickscore": "PickScore", "hps": "HPS scorer"}
 
 
-def choose_settings(
-    grid: Sequence[SamplerSettings], measure: Callable[[SamplerSettings], float], told: str
-) -> tuple[SamplerSettings, dict[str, float]]:
-    """Return the settings that do best, the first of equals, and what was measured of each.
+@dataclass(frozen=True)
+class Search:
+    """Ways to sample, and how each of them did.
 
     Args:
-        grid: what is tried.
-        measure: higher is better; on captions that no number of the card is about.
-        told: what is measured, for the names.
+        told: what was measured.
+        tried: settings -> share of the pictures or clips that are right, on captions that no other number is about.
     """
-    found = {settings: measure(settings) for settings in grid}
-    best = max(found, key=lambda settings: found[settings])
-    return best, {f"{told}, {settings}": value for settings, value in found.items()}
+
+    told: str
+    tried: Mapping[SamplerSettings, float]
+
+    def best(self, most: float = 1.0) -> SamplerSettings:
+        """Return the settings that do best, the first of equals, of those that do no better than ``most``."""
+        low = {settings: share for settings, share in self.tried.items() if share <= most}
+        return max(low, key=lambda one: low[one]) if low else min(self.tried, key=lambda one: self.tried[one])
+
+    def measured(self) -> dict[str, float]:
+        """Return all shares by what they are called on a card."""
+        return {f"{self.told}, {settings}": share for settings, share in self.tried.items()}
 
 
 def measure_pipeline(
@@ -58,7 +69,8 @@ def measure_pipeline(
         found = [facts(picture, caption) for picture, caption in zip(pool.pictures, pool.captions, strict=True)]
         right = np.array([all(f.values()) for f in found])
         measured[f"all facts right, {split} ({num_captions} captions), {settings}"] = float(right.mean())
-        measured |= {f"{fact}, {split}": float(np.mean([f[fact] for f in found])) for fact in FACTS}
+        how = f"{split}, guidance {settings.guidance_scale:g}"
+        measured |= {f"{fact}, {how}": float(np.mean([f[fact] for f in found])) for fact in FACTS}
     return measured
 
 
@@ -66,6 +78,15 @@ def read_stage(trained: Path, module: str, name: str, seed: int, *arguments: str
     """Return what the checkpoint in ``trained/name`` says of its run."""
     counters = read_json(trained / name / "checkpoint" / "counters.json")
     return Stage(f"diffpref.pretraining.{module}", arguments, counters["step"], seed, counters["seconds"] / 60)
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Copy a pipeline without what its configs say of the folders that lent its parts."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    for path in folder.rglob("config.json"):
+        settings = read_json(path)
+        if settings.pop("_name_or_path", None) is not None:
+            write_json(path, settings)
 
 
 def main(

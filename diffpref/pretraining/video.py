@@ -1,9 +1,10 @@
 """Train the bundled text-to-video UNet on the moving shapes, with a text encoder of its own, and assemble the pipeline.
 
 Run ``python -m diffpref.pretraining.video --output runs/pretraining/video``: the VAE is that of the bundled SDXL
-pipeline, frame by frame. The first part of the run shows single frames, on which the temporal layers have nothing to
-do: an image model from which the spatial layers start. Then come clips; in the last part a stated share of their
-captions is wrong in one fact, mostly direction or speed, so that preferences about motion have something to gain.
+pipeline, frame by frame. The text encoder is warmed up first and then frozen (`diffpref.pretraining.moving_text`). The
+first part of the run shows single frames, on which the temporal layers have nothing to do: an image model from which
+the spatial layers start. Then come clips; in the last part a stated share of their captions is wrong in one fact,
+mostly direction or speed, so that preferences about motion have something to gain.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffpref.core.assets import resolve
+from diffpref.core.files import write_json
 from diffpref.core.randomness import Random
 from diffpref.pretraining.loop import Loop
+from diffpref.pretraining.moving_text import warm_up
 from diffpref.pretraining.scenes import to_tensor
 from diffpref.pretraining.text import MAX_TOKENS, WIDTH, build_tokenizer
-from diffpref.pretraining.text import build as build_text
 from diffpref.pretraining.unet import scheduler
 from diffpref.shapes.grammar import COLOURS, SHAPES
 from diffpref.shapes.motion import DIRECTIONS, NUM_FRAMES, SPEEDS, SPLITS, MovingCaption, moving_captions, render_clip
@@ -130,6 +132,7 @@ def main(
     wrong_from: float = 0.5,
     wrong_share: float = 0.6,
     clips_per_caption: int = 30,
+    text_steps: int = 600,
 ) -> None:
     """Train and write the pipeline folder to ``output/model``.
 
@@ -143,17 +146,19 @@ def main(
         wrong_from: the share of the run after which captions may be wrong.
         wrong_share: the share of captions that is wrong in one fact from then on.
         clips_per_caption: how many clips of each caption are drawn.
+        text_steps: updates of the text encoder, before all others.
     """
     random = Random(seed)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer([str(c) for split in SPLITS for c in moving_captions(split)], "<|endoftext|>")
-    unet, text = build(), build_text(CLIPTextModel, tokenizer)
+    text, readable = warm_up(output / "text", tokenizer, random, text_steps)
+    unet = build()
     pipeline = assemble(Path(resolve(base)), tokenizer, text, unet)
     clips = Clips(pipeline.vae, tokenizer, random, clips_per_caption)
     alphas = pipeline.scheduler.alphas_cumprod
     loop = Loop(
         output,
-        {"unet": unet, "text": text},
+        {"unet": unet},
         steps=steps,
         learning_rate=learning_rate,
         ema_decay=0.999,
@@ -170,8 +175,9 @@ def main(
         errors = (predicted.sample - noise).square().flatten(1).mean(1)
         snr = alpha.flatten() / (1 - alpha.flatten())
         loop.update((errors * snr.clamp(max=SNR_GAMMA) / snr).mean(), error=errors.mean())
-    pipeline.unet, pipeline.text_encoder = loop.averaged["unet"].eval(), loop.averaged["text"].eval()
+    pipeline.unet = loop.averaged["unet"].eval()
     pipeline.save_pretrained(output / "model")
+    write_json(output / "model" / "measured.json", {"text: captions read without a mistake, unseen": readable})
 
 
 if __name__ == "__main__":

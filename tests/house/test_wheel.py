@@ -15,7 +15,7 @@ import diffpref
 
 ROOT = Path(__file__).parents[2]
 DATA = {".yaml", ".json", ".txt", ".safetensors", ".md"}
-MAX_BYTES = 30 * 2**20
+MAX_BYTES = 50 * 10**6
 
 pytestmark = pytest.mark.slow
 

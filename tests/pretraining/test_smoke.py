@@ -10,6 +10,7 @@ from torch import nn
 
 from diffpref.core.assets import resolve
 from diffpref.core.files import read_json
+from diffpref.core.randomness import Random
 from diffpref.pretraining import (
     bundle,
     bundle_sd3,
@@ -25,7 +26,9 @@ from diffpref.pretraining import (
     video,
 )
 from diffpref.pretraining.loop import Loop, one_cycle
+from diffpref.pretraining.moving_text import warm_up
 from diffpref.sampling import SamplerSettings
+from diffpref.shapes.motion import SPLITS, moving_captions
 
 STEPS = 30
 
@@ -78,7 +81,7 @@ def test_flow_and_video_pipelines_come_out_whole_draw_and_are_bundled(kind: str,
         sd3.main(tmp_path / name, steps=steps, scenes_per_caption=1)
         bundle_sd3.main(tmp_path, tmp_path / "assets", num_inference_steps=2, limit=2)
     else:
-        video.main(tmp_path / name, steps=steps, clips_per_caption=1)
+        video.main(tmp_path / name, steps=steps, clips_per_caption=1, text_steps=5)
         bundle_video.main(tmp_path, tmp_path / "assets", num_inference_steps=2, per_caption=1, limit=2)
     absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd3" else {}
     pipeline = getattr(diffusers, kind).from_pretrained(tmp_path / "assets" / name, **absent)
@@ -94,12 +97,25 @@ def test_flow_and_video_pipelines_come_out_whole_draw_and_are_bundled(kind: str,
     assert all(f"| {told} | {share:.4g} |" in card for told, share in measured.items())
 
 
-def test_the_best_settings_are_chosen_and_the_first_of_equals() -> None:
+def test_the_text_encoder_of_clips_tells_directions_apart(tmp_path: Path) -> None:
+    sentences = [str(caption) for split in SPLITS for caption in moving_captions(split)]
+    tokenizer = text.build_tokenizer(sentences, "<|endoftext|>")
+    torch.manual_seed(0)
+    encoder, readable = warm_up(tmp_path, tokenizer, Random(0), steps=60)
+    assert readable >= 0.9
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    told = ["a red circle moving left slowly", "a red circle moving right slowly", "a blue circle moving left slowly"]
+    ids = tokenizer(told, padding="max_length", max_length=16, return_tensors="pt").input_ids
+    left, right, blue = encoder(ids).last_hidden_state
+    assert (left - right).norm() > 0.3 * (left - blue).norm()
+
+
+def test_a_search_finds_the_best_and_the_best_that_leaves_room() -> None:
     grid = [SamplerSettings(4, guidance) for guidance in (1.0, 2.0, 3.0)]
-    share = {1.0: 0.25, 2.0: 0.5, 3.0: 0.5}
-    best, measured = bundle.choose_settings(grid, lambda one: share[one.guidance_scale], "right")
-    assert best == grid[1]
-    assert measured == {f"right, ddim, 4 steps, guidance {g}": share[g] for g in (1, 2, 3)}
+    search = bundle.Search("right", dict(zip(grid, (0.25, 0.5, 0.5), strict=True)))
+    assert search.best() == search.best(0.5) == grid[1]
+    assert search.best(0.4) == search.best(0.1) == grid[0]
+    assert search.measured() == {f"right, ddim, 4 steps, guidance {g}": s for g, s in ((1, 0.25), (2, 0.5), (3, 0.5))}
 
 
 def _run(folder: Path, steps: int, stop: int | None = None) -> nn.Linear:
