@@ -29,6 +29,7 @@ SHOWN = {"text", "json", "console", "{toctree}"}
 FEW = "--training.steps 2 --training.batch_size 2 --training.accumulation 1 --model.precision fp32"
 SMALL = {  # the beginning of a command -> flags that make it small
     "diffpref cache": "",
+    "diffpref caption": "",
     "diffpref cite": "",
     "diffpref evaluate": "--num_inference_steps 1 --batch_size 2",
     "diffpref explain": "",
