@@ -60,6 +60,8 @@ def test_the_round_draws_as_was_measured_and_leaves_room() -> None:
         value for name, value in read_json(FOLDER / "measured.json").items() if name == f"{told} {how.guidance_scale:g}"
     ]
     assert 0.35 <= share <= 0.70
+    page = (Path(__file__).parents[2] / "docs" / "shapes.md").read_text(encoding="utf-8")
+    assert f"{100 * share:.1f} % at guidance {how.guidance_scale:g}" in page
 
 
 def test_all_assets_together_are_small() -> None:
