@@ -93,7 +93,7 @@ def test_flow_and_video_pipelines_come_out_whole_draw_and_are_bundled(kind: str,
     card = (tmp_path / "assets" / name / "README.md").read_text(encoding="utf-8")
     assert f"diffpref.pretraining.{name} --output" in card and f"--steps {steps}" in card
     measured = read_json(tmp_path / "assets" / name / "measured.json")
-    assert all(0 <= share <= 1 for share in measured.values()) and len(measured) > 15
+    assert all(0 <= share <= 1 for share in measured.values()) and len(measured) >= 15
     assert all(f"| {told} | {share:.4g} |" in card for told, share in measured.items())
 
 
