@@ -86,14 +86,16 @@ def _frames(item: Media) -> np.ndarray:
     return item
 
 
-def as_clips(owner: str, media: Sequence[Media]) -> list[Clip]:
+def as_clips(owner: str, media: Sequence[Media], first: int = 0) -> list[Clip]:
     """Return videos whose ``frames`` are (F, H, W, 3) uint8 arrays; ``fps`` stays as it is told.
+
+    ``first`` is the number of the first item, for messages.
 
     Raises:
         DataError: an item is an image, a sound, a text, or a video without frames; the message has its number.
     """
     clips = []
-    for number, item in enumerate(media):
+    for number, item in enumerate(media, first):
         clip = item if isinstance(item, Clip) else Clip(item)
         if _kind(item) != "a video":
             raise _refuse(owner, "videos", number, item)

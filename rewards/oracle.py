@@ -15,7 +15,7 @@ from diffpref.core.contracts import Media, Reward, RewardInfo
 from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import to_uint8
 from diffpref.rewards import registry
-from diffpref.rewards._media import as_clips, check_lengths, is_clip
+from diffpref.rewards._media import as_clips, as_pictures, check_lengths, is_clip
 from diffpref.shapes.grammar import Caption
 from diffpref.shapes.motion import SIDE, MovingCaption
 from diffpref.shapes.motion_oracle import MOTION_FACTS, motion_facts, watch
@@ -105,11 +105,11 @@ def shapes_facts(item: Media, prompt: str) -> dict[str, bool]:
 
 
 def _read(number: int, item: Media, prompt: str) -> dict[str, bool]:
+    (shown,) = (as_clips if is_clip(item) else as_pictures)("oracle", [item], number)
     try:
-        return shapes_facts(item, prompt)
+        return shapes_facts(shown, prompt)
     except DataError as error:
-        told = str(error).removeprefix("reward 'oracle', item 0: ")
-        raise DataError(f"reward 'oracle', item {number}: {told}") from error
+        raise DataError(f"reward 'oracle', item {number}: {error}") from error
 
 
 def _clip(item: Media) -> np.ndarray:

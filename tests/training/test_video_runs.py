@@ -280,4 +280,5 @@ def test_two_processes_are_one_with_twice_the_batch(video_keys: Keys, run_togeth
     rows, expected = (read_metrics(output / "metrics.jsonl") for output in (tmp_path / "two", one.output))
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
     first, second = (load_file(next((tmp_path / name / "lora").glob("*.safetensors"))) for name in ("one", "two"))
-    assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-6) for name in first)
+    for name in first:  # Adam makes much of what rounding leaves of gradients near zero, so single weights differ more
+        assert (first[name] - second[name]).norm() <= 1e-3 * second[name].norm(), name
