@@ -24,6 +24,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(found[1], found[2]) for found in BLOCK.finditer(README)]
 
+ROUND = "rounds/shapes_sd3"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 PICKSCORE, CLIP = "pickscore=bundled:shapes-pickscore", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PROMPTS = {"prompts.txt": captions("seen")[:4], "held_out.txt": captions("unseen")[:3]}
@@ -40,6 +41,7 @@ SMALL = {  # the beginning of a command -> flags that make it small enough for a
     "diffpref evaluate": "--num_inference_steps 1 --batch_size 3",
     "diffpref list": "",
     "diffpref validate": "",
+    "diffpref demo": "",
     "diffpref cite": "",
     "accelerate launch": f"--model.path {SDXL} --model.precision fp32 --data.resolution 64"
     " --training.steps 2 --training.batch_size 2 --training.accumulation 1",
@@ -110,7 +112,21 @@ def replaced(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("readme") / "sdxl"
     shutil.copytree(tiny_sdxl, folder)
     registry.get("sdxl").tiny().pipeline().save_pretrained(folder, variant="fp16")
-    return {SDXL: str(folder), CLIP: resolve("bundled:shapes-clip")}
+    return {SDXL: str(folder), CLIP: resolve("bundled:shapes-clip"), ROUND: str(small_round(folder.parent))}
+
+
+def small_round(folder: Path) -> Path:
+    """Write the bundled round of the README, which takes no flags but the demo's own, with fewer pictures and updates."""
+    from diffpref.config import dump_yaml, load_yaml
+    from diffpref.config.recipe import find_recipe
+
+    recipe = load_yaml(find_recipe(ROUND))
+    recipe["generation"] |= {"prompts": "shapes:seen:12", "num_inference_steps": 2}
+    recipe["training"]["training"] = {"steps": 2, "batch_size": 2}
+    recipe["evaluation"] |= {"prompts": "shapes:unseen:3"}
+    path = folder / "round.yaml"
+    path.write_text(dump_yaml(recipe), encoding="utf-8")
+    return path
 
 
 def replace(text: str, replaced: dict[str, str]) -> str:
