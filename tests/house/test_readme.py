@@ -116,7 +116,7 @@ def replaced(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def small_round(folder: Path) -> Path:
-    """Write the bundled round of the README, which takes no flags but the demo's own, with fewer pictures and updates."""
+    """Write the round of the README with fewer pictures and updates: ``diffpref demo`` has no flags for them."""
     from diffpref.config import dump_yaml, load_yaml
     from diffpref.config.recipe import find_recipe
 
