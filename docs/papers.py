@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def _place(part: str) -> str:
     return f", {place}" if place else ""
 
 
+@cache
 def _method(recipe: str) -> str | None:
     values = load_yaml(find_recipe(recipe))
     if "method" not in values:  # of another kind: data, rounds

@@ -90,7 +90,8 @@ def test_list_shows_names_aliases_evidence_and_can_run_twice(capsys: pytest.Capt
     assert "dpo" in text and "also:" in text and "arXiv:2305.18290" in text
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"objectives", "weightings", "methods", "loops", "families", "adapters", "rewards", "recipes"}
+    kinds = "objectives weightings methods loops captioners paraphrasers families adapters rewards recipes"
+    assert set(found) == set(kinds.split())
     dpo = next(entry for entry in found["objectives"] if entry["name"] == "dpo")
     assert dpo["evidence"] == "official" and "sigmoid" in dpo["aliases"] and dpo["kind"] == "pairwise"
     assert {entry["name"] for entry in found["families"]} >= {"sd", "sdxl"}

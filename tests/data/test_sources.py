@@ -72,7 +72,7 @@ def test_missing_columns_are_named_with_what_is_needed(tmp_path, writer):
         ),
         (
             {"prompt": "p", "chosen": "red.png", "rejected": None},
-            "{bytes, path}, got nothing",
+            "{bytes, path}, of a clip perhaps a list of frames, got nothing",
         ),
         ({"prompt": "p", "chosen": "red.png"}, "column 'rejected': expected image bytes"),
         ({"prompt": "p", "chosen": "red.png", "rejected": "lost.png"}, "lost.png: cannot be read"),

@@ -73,7 +73,7 @@ def use_ocr() -> str:
 
 def use_video() -> str:
     with pytest.raises(ConfigError) as error:
-        read_clip(Candidate(bytes=b"\0\0\0 ftypisom"), name="a.mp4")
+        read_clip(Candidate(bytes=b"\0\0\0\x0cftypisom"), name="a.mp4")
     return str(error.value)
 
 

@@ -121,6 +121,7 @@ def test_two_steps_on_the_tiny_family_cost_what_the_header_says(
     rows = list(trainer.steps())
     assert len(rows) == 2 and all(math.isfinite(row["loss"]) and 0 < row["grad_norm"] < math.inf for row in rows)
     assert sum(asked) == 2 * 2 * COST[recipe.method.name][0]
+    assert trainer.moving.placed["reference"].complaint() is None  # it did not move
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -130,7 +130,7 @@ def test_what_frame_mean_says_of_the_wrong_reward() -> None:
             rewards.load("frame_mean", **options)
     with pytest.raises(ConfigError, match="path 'here'"):
         rewards.load("frame_mean", "here", reward="oracle")
-    with pytest.raises(DataError, match="frames of item 0: the oracle reads pictures of 64 x 64"):
+    with pytest.raises(DataError, match="frames of item 0: reward 'oracle', item 0: the oracle reads pictures"):
         rewards.load("frame_mean", reward="oracle").score([grey(1)], ["a small red circle"])
 
 
