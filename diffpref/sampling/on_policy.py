@@ -31,7 +31,7 @@ def draw_latents(batch: Batch, context: Context, role: str, settings: SamplerSet
         shape: of a sample's latents, (C, H, W) or (C, F, H, W).
 
     Returns:
-        (N, *shape) float32 latents, scaled as those of the data, on the batch's device.
+        N float32 latents of that shape, scaled as those of the data, on the batch's device.
     """
     told, family = batch.conditioning[""], context.family
     device = next(iter(told.tensors.values())).device
