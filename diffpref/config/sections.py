@@ -200,6 +200,11 @@ class Data(Section):
     min_gap: NonNegative = Field(
         default=0.0, description="smallest score difference that makes a pair, in units of the score"
     )
+    rarity_bins: PositiveInt | None = Field(
+        default=None,
+        description="pairs by score: each weighs 0.72 over the share of pairs whose gap falls into its bin of a"
+        " histogram of so many bins, as in VideoDPO; not given: pairs by score weigh 1",
+    )
     resolution: PositiveInt | None = Field(default=None, description="image side in pixels; not given: the model's own")
     random_flip: bool = Field(
         default=False, description="show images mirrored half of the time; not where captions tell left from right"
@@ -262,6 +267,8 @@ class Data(Section):
             raise ValueError(f"score_weights: one a score, {len(self.score or ())}; got {len(self.score_weights)}")
         if self.score_weights is not None and not any(self.score_weights):
             raise ValueError("score_weights: must not all be 0")
+        if self.rarity_bins is not None and self.score is None:
+            raise ValueError("rarity_bins: is of pairs by score; name one in score")
         if self.calibration is not None and (several or self.score is None):
             raise ValueError(f"calibration: is of one score; name it in score, got {self.score!r}")
         if self.calibration is not None and self.score_scale != 1.0:

@@ -24,7 +24,7 @@ from diffpref.data.scores import (
     stored_win_rates,
 )
 from diffpref.data.segments import Segment, check_judgement, judged_parts
-from diffpref.ranking import PAIRINGS, agreed_pairs, whole_label, win_probability
+from diffpref.ranking import PAIRINGS, agreed_pairs, rarity_weights, whole_label, win_probability
 
 __all__ = ["LIMIT", "Pair", "Pairs", "pair_view", "whole_judgements"]
 
@@ -36,6 +36,9 @@ SIDES = ("chosen", "rejected")
 TIES = "judgements that are ties"
 IDENTICAL = "pairs of one and the same picture"
 DISPUTED = "pairs on which the scores disagree"
+MOSTLY_TIES = "pairs with too few judged parts that are no ties"
+COMMON = 0.72
+"""Share of the most common gaps in VideoDPO's data; its code has the number."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def pair_view(
     soft: bool = False,
     aspects: Sequence[str] = (),
     parts: bool = False,
+    min_non_tie: float = 0.0,
+    rarity_bins: int | None = None,
 ) -> Pairs:
     """Return the pairs of records, in their order, and the counts of what was left out.
 
@@ -137,7 +142,8 @@ def pair_view(
         judgements: without ``score``: ``"each"`` makes several judgements of the same two candidates as many pairs,
             with random draws of their own; ``"merged"`` makes them one, with the mean probability by weight and the
             sum of the weights.
-        aspect: without ``score``: which judgements; those of a part (with start and end) belong to another view.
+        aspect: without ``score``: which judgements. Two candidates of which parts alone are judged (with start and end)
+            have one label too, that of most parts.
         max_unusable: with ``score``: the largest share of its values that may be NaN or infinite.
         score_scale: with ``score``: s in P(a is better than b) = sigmoid(s * (score_a - score_b)), for win rates.
         tie_weight: with ``score`` and ``soft``: nu of Davidson's ties, see `diffpref.ranking.win_probability`.
@@ -146,6 +152,9 @@ def pair_view(
             ``score`` the pairs are then those that are judged by any of them, with the first as chosen.
         parts: the pairs are those of which parts are judged; the one that is better in more of them is chosen, and no
             label but those of the parts is told.
+        min_non_tie: with ``parts``: leave out pairs of which no larger share of the judged parts than this is no tie.
+        rarity_bins: with ``score``: a pair weighs the more the rarer its difference of scores is, by a histogram of so
+            many bins over all pairs, see `diffpref.ranking.rarity_weights`.
 
     Raises:
         DataError: no record gives a pair, and the message says why; a judgement is not one; too many unusable scores.
@@ -153,7 +162,7 @@ def pair_view(
     """
     left_out: Counter[str] = Counter()
     if parts:
-        found = _judged_in_parts(records, aspect, drop_ties, left_out)
+        found = _judged_in_parts(records, aspect, drop_ties, min_non_tie, left_out)
     elif score is None and aspects:
         found = _judged_by(records, aspects)
     elif score is None:
@@ -161,6 +170,8 @@ def pair_view(
     else:
         scale = (score_scale, tie_weight)
         found = _scored(records, pairing, score, min_gap, max_unusable, scale, soft, left_out)
+        if rarity_bins is not None:
+            found = _weighed_by_rarity(list(found), rarity_bins)
     others = {index: there for index, record in enumerate(records) if (there := attached(record))}
     pairs = Pairs(
         replace(
@@ -176,7 +187,8 @@ def pair_view(
     if left_out:
         logger.info("left out: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items())))
     if not pairs:
-        raise DataError(_why_none(records, score, min_gap, aspect, left_out))
+        why = _why_no_parts(records, aspect, min_non_tie, left_out) if parts else ""
+        raise DataError(why or _why_none(records, score, min_gap, aspect, left_out))
     return pairs
 
 
@@ -186,12 +198,24 @@ def _judged_by(records: Sequence[Record], aspects: Sequence[str]) -> Iterator[Pa
             yield Pair(index, record.id, record.prompt, first, second)
 
 
-def _judged_in_parts(records: Sequence[Record], aspect: str, drop_ties: bool, left_out: Counter[str]) -> Iterator[Pair]:
+def _weighed_by_rarity(pairs: Sequence[Pair], num_bins: int) -> Iterator[Pair]:
+    gaps = [pair.scores[0] - pair.scores[1] for pair in pairs if pair.scores is not None]
+    weights = rarity_weights(gaps, num_bins=num_bins, top=COMMON) if gaps else []
+    yield from (replace(pair, weight=weight) for pair, weight in zip(pairs, weights, strict=True))
+
+
+def _judged_in_parts(
+    records: Sequence[Record], aspect: str, drop_ties: bool, min_non_tie: float, left_out: Counter[str]
+) -> Iterator[Pair]:
     for index, record in enumerate(records):
         for (first, second), segments in judged_parts(record, aspect).items():
             labels = [part.label for part in segments]
-            if drop_ties and not any(labels):
+            told = sum(map(abs, labels))
+            if drop_ties and not told:
                 left_out[TIES] += 1
+                continue
+            if min_non_tie and told <= min_non_tie * len(labels):
+                left_out[MOSTLY_TIES] += 1
                 continue
             if whole_label(labels) < 0:
                 first, second = second, first
@@ -221,8 +245,11 @@ def _identical(records: Sequence[Record], pair: Pair, left_out: Counter[str]) ->
 def _judged(
     records: Sequence[Record], aspect: str, merged: bool, drop_ties: bool, left_out: Counter[str]
 ) -> Iterator[Pair]:
+    voted = 0
     for index, record in enumerate(records):
         found = whole_judgements(record, aspect)
+        found += (votes := _votes(record, aspect, found))
+        voted += len(votes)
         rates = stored_win_rates(record) or judged_win_rates(len(record.candidates), found)
         seen: Counter[frozenset[int]] = Counter()
         for judgement in _merged(found) if merged else found:
@@ -237,6 +264,18 @@ def _judged(
             label = probability, judgement.weight, occurrence
             won = (rates[first], rates[second])
             yield Pair(index, record.id, record.prompt, first, second, *label, win_rates=won)
+    if voted:
+        logger.info("%d pairs were judged by parts alone and have the label of most of them", voted)
+
+
+def _votes(record: Record, aspect: str, whole: Sequence[Judgement]) -> list[Judgement]:
+    """Return a judgement of the whole by the majority of its parts, of each two that nobody judged as a whole."""
+    known = [{judgement.first, judgement.second} for judgement in whole]
+    return [
+        Judgement(*sides, probability=(1 + whole_label([part.label for part in segments])) / 2, aspect=aspect)
+        for sides, segments in judged_parts(record, aspect).items()
+        if set(sides) not in known
+    ]
 
 
 def whole_judgements(record: Record, aspect: str = "overall") -> list[Judgement]:
@@ -292,6 +331,25 @@ def _scored(
             yield Pair(index, record.id, record.prompt, chosen, rejected, probability, scores=both, win_rates=won)
     if isinstance(score, Combined) and total:
         logger.info("%s: all scores agree on %d of %d pairs (%.1f %%)", score, agreed, total, 100 * agreed / total)
+
+
+def _why_no_parts(records: Sequence[Record], aspect: str, min_non_tie: float, left_out: Mapping[str, int]) -> str:
+    """Return why no pair that is judged by parts is left, or ``""`` where the reason is not one of parts."""
+    start = f"{len(records)} records give no pair"
+    if left_out.get(MOSTLY_TIES):
+        return (
+            f"{start}: in {left_out[MOSTLY_TIES]} pairs at most {min_non_tie:.0%} of the judged parts are no ties, and"
+            " only those with more teach anything; judge with a smaller --tie, give clips that differ more, or lower"
+            " the objective's min_non_tie"
+        )
+    of_parts = [j for record in records for j in record.judgements if not (j.start is None and j.end is None)]
+    if any(j.aspect == aspect for j in of_parts):
+        return ""
+    total = sum(len(record.judgements) for record in records)
+    return (
+        f"{start}: of {total} judgements none of aspect '{aspect}' is of a part of two clips (with start and end in"
+        " seconds); 'diffpref score STORE --rewards NAME --segments 1 --output DIR' judges every second of them"
+    )
 
 
 def _why_none(

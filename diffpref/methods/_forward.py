@@ -48,7 +48,7 @@ def drop_prompts(
 def forward_rows(
     schedule: Schedule,
     groups: Mapping[str, tuple[Tensor, Tensor, Tensor]],
-    timesteps: Tensor,
+    timesteps: Tensor | Mapping[str, Tensor],
     conditioning: Conditioning,
     columns: Tensors,
 ) -> Rows:
@@ -58,17 +58,19 @@ def forward_rows(
         schedule: alphas and the prediction type.
         groups: name -> (clean latents, noise of the target, noise of the input), (B, C, H, W) each; for ``list``
             (B, K, C, H, W) each.
-        timesteps: (B,) int64, of a flow levels, the same for all groups and for every candidate of a list.
+        timesteps: (B,) int64, of a flow levels, the same for all groups and for every candidate of a list; or group ->
+            (B,).
         conditioning: B rows, the same for all groups.
-        columns: handed on, with the timesteps; where ``list_mask`` is 0, a list has no row.
+        columns: handed on, with the timesteps where all groups share them; where ``list_mask`` is 0, a list has no row.
     """
-    size = len(timesteps)
+    size = len(conditioning)
     if any(len(clean) != size for clean, _, _ in groups.values()):
         raise ConfigError("all groups of a batch must have the same number of records")
     noisy, target, times, told, numbers, first = [], [], [], [], {}, 0
     for name, (clean, noise, given) in groups.items():
         length = clean.shape[1] if name == "list" else 1
-        own, rows = timesteps, torch.arange(first, first + size * length, device=timesteps.device)
+        own = timesteps if isinstance(timesteps, Tensor) else timesteps[name]
+        rows = torch.arange(first, first + size * length, device=own.device)
         if name == "list":
             clean, noise, given = clean.flatten(0, 1), noise.flatten(0, 1), given.flatten(0, 1)
             own, rows = own.repeat_interleave(length), rows.view(size, length)
@@ -84,7 +86,7 @@ def forward_rows(
         inputs={"noisy": torch.cat(noisy), "timesteps": torch.cat(times), "target": torch.cat(target)},
         conditioning=Conditioning.concatenate(told),
         groups=numbers,
-        columns={"timesteps": timesteps, **columns},
+        columns={"timesteps": timesteps, **columns} if isinstance(timesteps, Tensor) else columns,
         schedule=schedule,
     )
 

@@ -73,8 +73,7 @@ class DiffusionDPO(Section):
             raise ConfigError(
                 f"method.timestep_rule: '{self.timestep_rule}' is for chains; a flow takes likelihood.timesteps"
             )
-        uniform = context.family.sample_timesteps(context.random.uniform("timestep", batch.keys))
-        timesteps = self._timesteps(uniform, schedule.num_train_timesteps).to(chosen.device)
+        timesteps = self._timesteps(batch, context, schedule.num_train_timesteps)
         if self.timestep_rule == "turbo":
             assert isinstance(schedule, DiscreteSchedule)
             schedule = schedule.rescaled()
@@ -91,18 +90,24 @@ class DiffusionDPO(Section):
         schedule: Schedule = context.family.schedule
         return schedule
 
-    def _timesteps(self, uniform: Tensor, length: int) -> Tensor:
-        """Apply the rule to (B,) uniform timesteps of a chain, 1000 long in every published checkpoint."""
+    def _timesteps(self, batch: Batch, context: Context, length: int) -> Tensor | Mapping[str, Tensor]:
+        """Return (B,) timesteps of the pairs, or group -> (B,), where a chain has ``length`` of them."""
+        return self._draw_timesteps("timestep", batch, context, length)
+
+    def _draw_timesteps(self, stream: str, batch: Batch, context: Context, length: int) -> Tensor:
+        """Draw (B,) timesteps and apply the rule; a chain is 1000 long in every published checkpoint."""
+        uniform = context.family.sample_timesteps(context.random.uniform(stream, batch.keys))
+        uniform = uniform.to(batch.media["chosen"].device)
         if self.timestep_rule == "turbo":
             quarter = length // 4
             return quarter * (uniform % 4) + quarter - 1
         return uniform % (length // 5) if self.timestep_rule == "refiner" else uniform
 
     def _noise(self, stream: str, batch: Batch, context: Context, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the noise of the target and the noise of the input, (B, C, H, W) each."""
+        """Return the noise of the target and the noise of the input, (B, C, ...) each."""
         noise = context.random.normal(stream, batch.keys, like.shape[1:])
         if self.noise_offset:
-            offset = context.random.normal(f"{stream}, offset", batch.keys, (like.shape[1], 1, 1))
+            offset = context.random.normal(f"{stream}, offset", batch.keys, (like.shape[1], *[1] * (like.dim() - 2)))
             noise = noise + self.noise_offset * offset
         given = noise
         if self.input_perturbation:

@@ -33,7 +33,7 @@ from diffpref.training.banking import answering, bank_role
 from diffpref.training.batches import Batches
 from diffpref.training.checkpoints import Checkpoint
 from diffpref.training.collecting import Collector, check_collecting
-from diffpref.training.demands import check_items
+from diffpref.training.demands import check_items, check_sources
 from diffpref.training.encoders import registry as encoders
 from diffpref.training.feed import Feed
 from diffpref.training.guards import NonFiniteGuard
@@ -116,7 +116,9 @@ def load_batches(
     unusable = str(output / "quarantine.jsonl") if main else None
     check = kind.check(recipe)
     alone = plan.taken == ("chosen",)
-    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns, check, alone)
+    few = max((getattr(term.options, "min_non_tie", 0.0) for term in plan.composition.terms), default=0.0)
+    records, items = load_items(recipe.data, plan.view, unusable, kind.texts, plan.columns, check, alone, few)
+    check_sources(records, items, getattr(plan.method, "pair_source", "any"), recipe.data.source)
     items = settle_scores(items, recipe.data.list_scores, plan.composition)
     items = with_captions(records, items, getattr(plan.method, "captions", {}), recipe.data.source)
     if main:
@@ -128,7 +130,7 @@ def load_batches(
     with machine.accelerator.main_process_first():  # the others find what the first has encoded
         encoder = kind.open(recipe, records, random, machine.device, plan.names)
         items = encoder.usable(items, plan.taken)
-        check_items(items, plan, records_per_update)
+        check_items(items, plan, records_per_update, getattr(encoder, "timesteps", None))
         columns = plan.columns | set(plan.composition.optional)
         shown = (recipe.bank.slots, recipe.data.positive_share)
         batches = Batches(items, encoder, random, machine.device, plan.taken, columns, *shown)

@@ -62,6 +62,7 @@ def load_items(
     columns: frozenset[str] = frozenset(),
     check: Check = check_media,
     winners_alone: bool = False,
+    min_non_tie: float = 0.0,
 ) -> tuple[Sequence[Record], Sequence[Item]]:
     """Read a source and return its records and what a view makes of them.
 
@@ -74,11 +75,12 @@ def load_items(
             candidate is one.
         check: refuses a candidate that the model cannot be shown.
         winners_alone: of pairs nobody looks at the losers, so that records without a loser will do.
+        min_non_tie: of pairs that are judged by parts: the share of parts without a tie that is not enough.
 
     Raises:
         DataError: unreadable, or nothing in it gives an item of this view.
     """
-    records, items = _view(data, view, quarantine, texts, columns, check, winners_alone)
+    records, items = _view(data, view, quarantine, texts, columns, check, winners_alone, min_non_tie)
     if data.equal_prompts and view != "prompts":
         told = [item.columns.get("weight", 1.0) for item in items]
         weights = equal_prompt_weights([item.prompt for item in items], told)
@@ -94,6 +96,7 @@ def _view(
     columns: frozenset[str],
     check: Check,
     winners_alone: bool,
+    min_non_tie: float,
 ) -> tuple[Sequence[Record], Sequence[Any]]:
     if view == "prompts":
         asked = open_prompts(data.source, columns=data.columns)
@@ -118,7 +121,9 @@ def _view(
         soft = data.score_labels == "soft"
         soft_options: dict[str, Any] = {"soft": soft, "tie_weight": tie_weight, "aspects": data.aspects}
         if score is None and "segment_label" in columns:
-            soft_options["parts"] = True
+            soft_options |= {"parts": True, "min_non_tie": min_non_tie}
+        if data.rarity_bins is not None:
+            soft_options["rarity_bins"] = data.rarity_bins
         made = winner_view if winners_alone else pair_view
         return records, made(records, score=score, **soft_options, **common)
     if "score" in columns and "label" not in columns and score is not None:

@@ -23,7 +23,13 @@ VALUES = {"logps": -2.0, "log_ratio": 0.0, "kl": 0.1, "errors": 1.0, "length": 3
 """What a quantity is taken to be; 0.5 where nothing is said."""
 
 
-def rehearse(composition: Composition, served: Sequence[str], item: Item, given: frozenset[str]) -> None:
+def rehearse(
+    composition: Composition,
+    served: Sequence[str],
+    item: Item,
+    given: frozenset[str],
+    timesteps: Tensor | None = None,
+) -> None:
     """Compute the objectives on one item, twice, as if policy and reference agreed.
 
     Args:
@@ -31,6 +37,7 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
         served: names that the likelihood will give.
         item: whose columns are real, but for labels of segments, which wait for the frames that are shown.
         given: columns that the data give, or the method makes of them.
+        timesteps: (2,) such as are drawn; None: some that the objectives can read.
 
     Raises:
         ConfigError: what an objective says against it.
@@ -45,6 +52,8 @@ def rehearse(composition: Composition, served: Sequence[str], item: Item, given:
     }
     domains = {name: bounds for term in composition.terms for name, bounds in term.spec.domain.items()}
     several = next((tensor.shape[1] for name, tensor in told.items() if parse(name).several), UNITS)
+    if timesteps is not None:
+        told["timesteps"] = timesteps
     composition({**stand_ins(names, length, domains, several), **told}, composition.initial_state())
 
 

@@ -112,6 +112,7 @@ DECIDES_THE_NUMBERS = frozenset(
         "data.mixed_labels",
         "data.equal_prompts",
         "data.min_gap",
+        "data.rarity_bins",
         "data.resolution",
         "data.max_length",
         "data.truncation",

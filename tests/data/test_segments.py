@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.contracts import Candidate, Judgement, Record, Score
 from diffpref.core.errors import DataError
 from diffpref.data import pair_view
 from diffpref.data.segments import Segment, judged_parts, latent_labels
@@ -49,8 +50,47 @@ def test_the_one_that_is_better_in_more_parts_is_chosen_and_labels_are_seen_from
     assert pair.columns["preference"] == 1.0
     kept = pair_view([told], parts=True, drop_ties=False)
     assert [(one.chosen, one.rejected) for one in kept] == [(1, 0), (2, 0)]
-    with pytest.raises(DataError, match="give no pair"):
-        pair_view([told])
+
+
+def test_clips_judged_by_parts_alone_have_the_label_of_most_of_them() -> None:
+    parts = (part(0, 1, 0.0, 0.0, 1.0), part(0, 1, 0.0, 1.0, 2.0), part(0, 1, 1.0, 2.0, 3.0), part(2, 0, 0.5, 0, 1))
+    (pair,) = pairs = pair_view([record(*parts)])
+    assert (pair.chosen, pair.rejected, pair.probability, pair.segments) == (1, 0, 1.0, ())
+    assert pairs.left_out == {"judgements that are ties": 1}
+    (whole,) = pair_view([record(*parts, Judgement(1, 0, 0.2))])
+    assert (whole.chosen, whole.probability) == (0, 0.8)  # who judged the whole has said more than its parts
+
+
+@pytest.mark.parametrize(
+    ("decided", "share", "kept"), [(1, 0.2, False), (2, 0.2, True), (2, 0.4, False), (0, 0.0, False)]
+)
+def test_pairs_with_too_many_ties_among_their_parts_are_left_out(decided: int, share: float, kept: bool) -> None:
+    parts = [part(0, 1, 1.0 if number < decided else 0.5, number, number + 1) for number in range(5)]
+    other = record(part(1, 2, 0.0, 0.0, 1.0))
+    pairs = pair_view([record(*parts), other], parts=True, min_non_tie=share)
+    assert [one.record_index for one in pairs] == ([0, 1] if kept else [1])
+    reason = "judgements that are ties" if not decided else "pairs with too few judged parts that are no ties"
+    assert pairs.left_out == ({} if kept else {reason: 1})
+    if decided and not kept:
+        with pytest.raises(DataError, match=rf"in 1 pairs at most {share:.0%} of the judged parts are no ties.*--tie"):
+            pair_view([record(*parts)], parts=True, min_non_tie=share)
+
+
+def test_where_no_part_is_judged_the_error_says_how_to_judge_them() -> None:
+    with pytest.raises(DataError, match=r"none of aspect 'overall' is of a part.*--segments 1 --output"):
+        pair_view([record(Judgement(0, 1, 1.0))], parts=True)
+
+
+def test_pairs_by_a_score_weigh_more_the_rarer_their_gap_is() -> None:
+    def scored(gap: float) -> Record:
+        sides = tuple(
+            replace(one, scores=(Score("r", "1", value),)) for one, value in zip(SIDES, (gap, 0.0), strict=False)
+        )
+        return Record("r", "p", sides, ())
+
+    pairs = pair_view([scored(gap) for gap in (0.1, 0.2, 0.1, 1.0)], score="r", rarity_bins=2)
+    assert [pair.weight for pair in pairs] == pytest.approx([0.72 / 0.75] * 3 + [0.72 / 0.25])
+    assert {pair.weight for pair in pair_view([scored(0.1)], score="r")} == {1.0}
 
 
 def test_labels_follow_the_frames_that_are_shown() -> None:

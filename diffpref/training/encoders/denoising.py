@@ -119,11 +119,15 @@ class LatentEncoder:
             self.cache.encode_media(candidates, views)
             if self.cache.family.takes_opening:
                 self._encode_openings(items[start : start + AT_ONCE], groups)
-        for item in items:
-            for view in self._views(item):
-                self._segment_labels([item], [view])  # what is wrong with them is told before the first step
+        self._check_segments(items)
         captions = (text for item in items for text in (item.prompt, *item.captions.values()))
         self.cache.encode_captions(["", *dict.fromkeys(captions)])
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(2,) such as the family draws: numbers of a chain, or levels of a flow."""
+        drawn: Tensor = self.cache.family.sample_timesteps(torch.tensor([0.25, 0.75], dtype=torch.float64))
+        return drawn
 
     def release(self) -> None:
         self.cache.release()
@@ -221,6 +225,20 @@ class LatentEncoder:
             held = {"temporal_factor": family.temporal_factor, "causal": family.causal}
             labels.append(latent_labels(shown.frames, shown.fps, pair.segments, **held))
         return {"segment_label": torch.tensor(labels, dtype=torch.float32, device=self.device)}
+
+    def _check_segments(self, items: Sequence[Item]) -> None:
+        """Look at the labels of all parts that may be shown, so that what is wrong is told before the first step.
+
+        Raises:
+            DataError: clips whose parts cannot be found, or no frame that is shown of any pair has a label but a tie.
+        """
+        told = [self._segment_labels([item], [view]) for item in items for view in self._views(item)]
+        labels = [tensor for columns in told for tensor in columns.values()]
+        if labels and not any(bool(tensor.any()) for tensor in labels):
+            raise DataError(
+                f"{len(items)} pairs are judged by parts, and no frame that is shown lies in one without a tie; show"
+                " other frames (data.num_frames, data.frame_stride, data.fps, data.random_start)"
+            )
 
     def _besides(self, items: Sequence[Item], views: Sequence[View], shown: Shown) -> Tensors:
         """Return what a denoiser is told besides captions, a row a record: its sizes, a picture to begin with."""
