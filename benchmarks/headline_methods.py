@@ -25,16 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from headline_table import gain, write_pages
+from headline_data import Data
+from headline_pages import write_pages
+from headline_table import gain
 from headline_tracks import TRACKS, Kind, Track
 
-from diffpref.cli.caption import main as caption
-from diffpref.cli.generate import main as generate
-from diffpref.config import Recipe, build_recipe, dump_yaml, load_yaml
-from diffpref.config.recipe import find_recipe
-from diffpref.core.files import publish_folder, read_json, remove_folder, write_atomic, write_json
+from diffpref.config import Recipe, build_recipe
+from diffpref.core.files import publish_folder, read_json, remove_folder, write_json
 from diffpref.core.media import Clip
-from diffpref.data.store import MANIFEST
 from diffpref.evaluation.compare import column_of
 from diffpref.evaluation.plan import evaluation_pairs
 from diffpref.generation import load_prompts
@@ -84,37 +82,26 @@ class Job:
 
     def round(self, seed: int) -> Any:
         """Return the recipe of the round that the track is made of."""
-        changes = {"output": str(self.work), "seed": seed, "generation.guidance_scales": [1.0]}
+        changes: dict[str, Any] = {"output": str(self.work), "seed": seed}
+        if self.track.guidance is not None:
+            changes["generation.guidance_scales"] = [self.track.guidance]
         return load_alignment(self.track.recipe, changes)
 
     # ------------------------------------------------------------ data
 
     def data(self, kind: Kind, seed: int, prompts: str) -> Path:
         """Make the data of a seed where they are not there; return the store's folder."""
-        folder = self.work / "data" / str(seed) / kind
-        if kind == "captions":
-            source = self.data("pairs", seed, prompts)
-            if not (folder / MANIFEST).exists():
-                _call(caption, "captions/rules", "--source", source, "--output", folder, "--seed", seed)
-            return folder
-        own = {"seed": seed, "prompts": prompts, "output": str(folder), "rewards": list(self.track.rewards)}
-        if kind == "pairs":
-            given = {**self.round(seed).generation.model_dump(mode="json", exclude_none=True), **own}
-        else:
-            given = {**load_yaml(find_recipe("data/shapes_syn_pic")), **own, "sources": self._sources()}
-            given["guidance_scales"] = [1.0]
-        file, text = folder.with_suffix(".yaml"), dump_yaml(given)
-        if not ((folder / MANIFEST).exists() and file.read_text() == text):
-            write_atomic(file, text)
-            _call(generate, file)
-        return folder
+        return Data(self.track, self.work / "data", self._drawn, self._earlier)(kind, seed, prompts)
 
-    def _sources(self) -> list[dict[str, Any]]:
-        """Return the models that lists are drawn by, with the search's own run as the earlier checkpoint."""
+    def _drawn(self, seed: int) -> dict[str, Any]:
+        given: dict[str, Any] = self.round(seed).generation.model_dump(mode="json", exclude_none=True)
+        return given
+
+    def _earlier(self) -> str:
+        """Return the weights that the search's best run of the first row has left."""
         first = next(iter(self.track.rows))
         best = self.best(first)
-        earlier = str(self.folder(first, SEARCH_SEED, best["beta"], best["rate"]) / f"at_{MARKS[-1]:g}")
-        return [{**one, **({"weights": earlier} if "weights" in one else {})} for one in self.track.sources]
+        return str(self.folder(first, SEARCH_SEED, best["beta"], best["rate"]) / f"at_{MARKS[-1]:g}")
 
     # ------------------------------------------------------------ a run
 
@@ -261,11 +248,6 @@ def train(recipe: Recipe, budget: int, folders: Mapping[float, Path]) -> dict[fl
     return found
 
 
-def _call(command: Any, *words: object) -> None:
-    if code := command([str(word) for word in words]):
-        raise SystemExit(code)
-
-
 def main() -> None:
     """Run the named tracks, then write the page of all that are there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -277,7 +259,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in given.tracks:
         Job(name, TRACKS[name], given.work / name, given.results).all(given.seeds)
-    write_pages(given.results, given.work)
+    write_pages(given.results, given.work, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["EARLIER", "KINDS", "TRACKS", "Kind", "Row", "Track"]
+__all__ = ["EARLIER", "TRACKS", "Kind", "Question", "Row", "Track"]
 
-Kind = Literal["pairs", "captions", "lists"]
-"""Data of a row: candidates of one model scored by one reward; these with captions; Syn-Pic lists."""
-KINDS: tuple[Kind, ...] = ("pairs", "captions", "lists")
+Kind = Literal["pairs", "captions", "lists", "guided"]
+"""Data of a row: candidates of the track's model; these with captions; Syn-Pic lists; pairs from rendered clips."""
 EARLIER = "EARLIER"
 """Stands for the checkpoint that the search of the track's first row has left."""
 BY_WINS = {"score": ["pickscore", "clip"], "combine": "strict_win_fraction"}
@@ -60,12 +59,31 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A row against another.
+
+    Args:
+        asked: in words.
+        name: of the row.
+        against: another row.
+        mark: share of the budget after which the row is looked at.
+        against_mark: that of the other.
+    """
+
+    asked: str
+    name: str
+    against: str = "diffusion_dpo"
+    mark: str = "1"
+    against_mark: str = "1"
+
+
+@dataclass(frozen=True)
 class Track:
     """A model, what it is trained and judged on, and who takes part.
 
     Args:
         title: heads the section.
-        recipe: of the round that says model, sampler and adapter; nothing is guided here.
+        recipe: of the round that says model, sampler and adapter.
         rows: name -> row; the first is Diffusion-DPO's kind, whose search leaves the earlier checkpoint of the lists.
         budget: forwards of the denoiser that a run may spend, those of reference, inversion and sampling included.
         trained_on: captions whose candidates are learnt from.
@@ -74,9 +92,13 @@ class Track:
         searched_on: captions that decide the search.
         grid: pairs of beta and learning rate, the same for all rows.
         rewards: that score candidates.
+        candidates: of each caption.
+        truths: rendered clips of each caption, of guided pairs.
+        guidance: of every sampler, 1 is none; None: that of the round.
         sources: of the lists, as in a recipe of generation.
         curve: captions that the learning curve is drawn from, the first of ``judged_on``.
         draws: samples of each judged caption and seed.
+        compared: rows with each other.
     """
 
     title: str
@@ -89,9 +111,13 @@ class Track:
     searched_on: str
     grid: tuple[tuple[float, float], ...]
     rewards: tuple[Any, ...] = ()
+    candidates: int = 4
+    truths: int = 0
+    guidance: float | None = 1.0
     sources: tuple[Mapping[str, Any], ...] = ()
     curve: int = 50
     draws: int = 1
+    compared: tuple[Question, ...] = ()
 
 
 def _bundled(*names: str) -> tuple[dict[str, dict[str, str]], ...]:
@@ -166,6 +192,16 @@ TRACKS = {
             {"name": "sd3", "model": SD3},
             {"name": "earlier", "model": SDXL, "weights": EARLIER},
         ),
+        compared=(
+            Question("InPO after about as many updates as Diffusion-DPO's quarter", "ddim_inpo", against_mark="0.25"),
+            Question("SmPO after about as many updates", "smpo_diffusion", against_mark="0.25"),
+            Question("InPO after as many forwards", "ddim_inpo"),
+            Question("SmPO after as many forwards", "smpo_diffusion"),
+            Question("RankDPO above pairs of the same pictures", "rank_dpo", "dpo_on_lists"),
+            Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
+            Question("SePPO near a paired method", "seppo"),
+            Question("DCPO helps prompts to be followed", "dcpo"),
+        ),
     ),
     "flow": Track(
         title="Pictures by a flow: the bundled SD3-class pipeline",
@@ -193,6 +229,54 @@ TRACKS = {
             {"name": "sd3", "model": SD3, "candidates": 2},
             {"name": "sdxl", "model": SDXL},
             {"name": "earlier", "model": SD3, "weights": EARLIER},
+        ),
+        compared=(
+            Question(
+                "SmPO after about as many updates as Diffusion-DPO's quarter", "smpo_diffusion", against_mark="0.25"
+            ),
+            Question("SmPO after as many forwards", "smpo_diffusion"),
+            Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
+            Question("DCPO helps prompts to be followed", "dcpo"),
+        ),
+    ),
+    "video": Track(
+        title="Clips: the bundled text-to-video model",
+        recipe="rounds/shapes_video",
+        rows={
+            "video_dpo": Row(
+                {"video_dpo": {}},
+                "flow_dpo",
+                "clips drawn from noise of their own, all pairs of six whose facts the oracle counts differently",
+                reads={"pairing": "all_pairs"},
+            ),
+            "dense_dpo": Row(
+                {"dense_dpo": {}},
+                "dense_dpo",
+                "guided pairs, two partial re-noisings of a rendered clip; the oracle judges each half second",
+                data="guided",
+                reads={"score": None},
+            ),
+            "seppo": Row(
+                {"seppo": {"snapshot_every": 6, "num_inference_steps": 10, "guidance_scale": 2.0}},
+                "seppo",
+                "the best of six alone; losers drawn by a snapshot of the policy, one kept each 6 updates",
+            ),
+        },
+        budget=4800,
+        trained_on="shapes_moving:seen:0-60",
+        judged_on="shapes_moving:unseen",
+        search_trained_on="shapes_moving:seen:60-80",
+        searched_on="shapes_moving:seen:80-100",
+        grid=((500, 3e-4), (2000, 3e-4), (2000, 1e-3)),
+        rewards=("oracle",),
+        candidates=6,
+        truths=4,
+        guidance=None,
+        curve=44,
+        draws=2,
+        compared=(
+            Question("DenseDPO against pairs of whole clips", "dense_dpo", "video_dpo"),
+            Question("SePPO near a paired method", "seppo", "video_dpo"),
         ),
     ),
 }
