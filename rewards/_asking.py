@@ -61,14 +61,16 @@ class Template:
             raise ConfigError(f"reward '{owner}': the template has no place {{prompt}}")
         return self
 
-    def ask(self, prompt: str, *pictures: Image.Image) -> Question:
-        """Return the question about pictures; what stands in braces in the prompt itself stays as it is."""
-        rest = list(pictures)
-        parts: list[Any] = [] if "{image}" in self.text else [*rest, "\n"]
+    def ask(self, prompt: str, *pictures: Image.Image | Sequence[Image.Image]) -> Question:
+        """Return the question about pictures, or clips as their frames, each of which takes one place.
+
+        What stands in braces in the prompt itself stays as it is.
+        """
+        rest = [[one] if isinstance(one, Image.Image) else list(one) for one in pictures]
+        parts: list[Any] = [] if "{image}" in self.text else [*(frame for one in rest for frame in one), "\n"]
         end = 0
         for place in _PLACES.finditer(self.text):
-            words = self.text[end : place.start()]
-            parts += [words, prompt if place[1] == "prompt" else rest.pop(0)]
+            parts += [self.text[end : place.start()], *([prompt] if place[1] == "prompt" else rest.pop(0))]
             end = place.end()
         parts.append(self.text[end:])
         merged: list[Any] = []

@@ -12,7 +12,7 @@ from diffpref.core.errors import DataError
 from diffpref.core.media import Clip, Media
 from diffpref.rewards._media import as_clips
 
-__all__ = ["at_most", "at_rate", "evenly", "middles", "moving_pixels"]
+__all__ = ["at_most", "at_rate", "evenly", "middles", "moving_pixels", "thinned"]
 
 MIN_FRAMES = 4
 MAX_FRAMES = 768
@@ -41,6 +41,17 @@ def at_most(total: int, count: int) -> list[int]:
         return list(range(total))
     # a quotient that is rounded down would add one more at the end
     return [int(place) for place in np.arange(0, total, total / count)][:count]
+
+
+def thinned(total: int, fps: float | None, rate: float) -> list[int]:
+    """Return the frames of a video that is shown at a lower rate; all of them where it is no faster, or tells no speed.
+
+    >>> thinned(9, 24.0, 8.0)
+    [0, 3, 6]
+    """
+    if fps is None or fps <= rate:
+        return list(range(total))
+    return [place for number in range(total) if (place := int(number * fps / rate + 1e-6)) < total]
 
 
 def at_rate(owner: str, number: int, clip: Clip, rate: float) -> list[int]:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from diffpref.core.contracts import Media, RewardInfo
 from diffpref.rewards._asking import Ask, Template, Transcript
-from diffpref.rewards._media import as_pictures, check_lengths
+from diffpref.rewards._frames import thinned
+from diffpref.rewards._media import as_clips, as_pictures, check_lengths
 from diffpref.rewards._verdicts import agreed
 from diffpref.rewards._vlm import Question
 
-__all__ = ["AspectJudge", "PairJudge", "PointJudge"]
+__all__ = ["AspectJudge", "ClipJudge", "PairJudge", "PointJudge"]
 
 
 class _Judge:
@@ -32,10 +33,12 @@ class _Judge:
         return self._info
 
     def _pictures(self, media: Sequence[Media]) -> list[Image.Image]:
-        pictures = as_pictures(self._info.name, media)
+        return [self._sized(picture) for picture in as_pictures(self._info.name, media)]
+
+    def _sized(self, picture: Image.Image) -> Image.Image:
         if self.resize is None:
-            return pictures
-        return [picture.resize((self.resize, self.resize), Image.Resampling.BICUBIC) for picture in pictures]
+            return picture
+        return picture.resize((self.resize, self.resize), Image.Resampling.BICUBIC)
 
     def _answers(self, questions: Sequence[Question]) -> list[tuple[float, ...]]:
         answers = self._ask(questions)
@@ -116,11 +119,11 @@ class PairJudge(_Judge):
 
         Raises:
             ShapeError: not as many prompts as pairs.
-            DataError: an item is no picture.
+            DataError: an item is of another kind.
         """
         check_lengths(self._info.name, first, prompts)
         check_lengths(self._info.name, second, prompts)
-        rows = list(zip(prompts, self._pictures(first), self._pictures(second), strict=True))
+        rows = list(zip(prompts, self._shown(first), self._shown(second), strict=True))
         questions = [self.template.ask(prompt, one, other) for prompt, one, other in rows]
         if self.both_orders:
             questions += [self.template.ask(prompt, other, one) for prompt, one, other in rows]
@@ -129,6 +132,33 @@ class PairJudge(_Judge):
             settle = _mean if self.probabilities else agreed
             said = [settle(*both) for both in zip(said[: len(rows)], said[len(rows) :], strict=True)]
         return torch.tensor(said, dtype=torch.float32)
+
+    def _shown(self, media: Sequence[Media]) -> Sequence[Sequence[Image.Image]]:
+        """Return what each item puts into its place of the question."""
+        return [[picture] for picture in self._pictures(media)]
+
+
+class ClipJudge(PairJudge):
+    """Says which of two clips is the better one, by the frames of the first and then those of the second.
+
+    Args:
+        info: what it says of itself.
+        ask: who answers, with P(the one shown first is better).
+        template: of the question about two clips.
+        rate: frames a second that are shown; of a clip that tells no speed all are.
+        options: as of `PairJudge`.
+    """
+
+    def __init__(self, info: RewardInfo, ask: Ask, template: Template, *, rate: float = 8.0, **options: Any) -> None:
+        super().__init__(info, ask, template, **options)
+        self.rate = rate
+
+    def _shown(self, media: Sequence[Media]) -> Sequence[Sequence[Image.Image]]:
+        clips = as_clips(self._info.name, media)
+        return [
+            [self._sized(Image.fromarray(clip.frames[k])) for k in thinned(len(clip.frames), clip.fps, self.rate)]
+            for clip in clips
+        ]
 
 
 def _mean(forward: float, backward: float) -> float:

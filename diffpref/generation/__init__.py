@@ -8,6 +8,13 @@ from diffpref.generation.caption_recipe import CaptionRecipe
 from diffpref.generation.captioning import CaptionSettings, caption_store
 from diffpref.generation.guided import GroundTruth, GuidedPlan, generate_guided, ground_truths
 from diffpref.generation.hallucinated import with_hallucinations
+from diffpref.generation.judged_parts import (
+    PartSettings,
+    PartSummary,
+    judge_parts,
+    judge_parts_of_store,
+    summarise_parts,
+)
 from diffpref.generation.plan import GenerationPlan
 from diffpref.generation.recipe import DrawnBy, GenerationRecipe
 from diffpref.generation.scoring import score_records, score_store
@@ -22,6 +29,8 @@ __all__ = [
     "GenerationRecipe",
     "GroundTruth",
     "GuidedPlan",
+    "PartSettings",
+    "PartSummary",
     "Sample",
     "ScoreSummary",
     "caption_store",
@@ -29,9 +38,12 @@ __all__ = [
     "generate_guided",
     "generate_sources",
     "ground_truths",
+    "judge_parts",
+    "judge_parts_of_store",
     "load_prompts",
     "score_records",
     "score_store",
+    "summarise_parts",
     "summarise_scores",
     "with_hallucinations",
 ]

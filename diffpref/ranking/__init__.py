@@ -30,7 +30,7 @@ from diffpref.ranking.reliability import (
     reliability,
     win_probability,
 )
-from diffpref.ranking.segments import agreed_label, held_most, latent_segments, parts_of, whole_label
+from diffpref.ranking.segments import agreed_label, equal_parts, held_most, latent_segments, parts_of, whole_label
 from diffpref.ranking.steps import dynamic_thresholds, step_pair
 from diffpref.ranking.tree_search import backed_up, node_value, prior, puct
 from diffpref.ranking.win_rates import Matrix, both_orders, mean_margins, preference_matrix, win_rates
@@ -68,6 +68,7 @@ __all__ = [
     "curriculum_floors",
     "disagreement",
     "dynamic_thresholds",
+    "equal_parts",
     "first_round",
     "fitted_scale",
     "fronts",

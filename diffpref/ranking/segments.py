@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diffpref.core.errors import ConfigError
 
-__all__ = ["agreed_label", "held_most", "latent_segments", "parts_of", "whole_label"]
+__all__ = ["agreed_label", "equal_parts", "held_most", "latent_segments", "parts_of", "whole_label"]
 
 SLACK = 1e-6
 """Frames: 0.7 seconds at 30 frames a second are 21, not 20.999999999999996."""
@@ -30,13 +30,38 @@ def latent_segments(
     >>> latent_segments(9, fps=4, temporal_factor=4)
     [0, 0, 1]
     """
+    segments = _segments(num_frames, fps, seconds)
+    return held_most(segments, temporal_factor=temporal_factor, causal=causal)
+
+
+def equal_parts(num_frames: int, *, fps: float, seconds: float = 1.0) -> list[tuple[int, int]]:
+    """Return the first frame of each segment of a video and the one after its last.
+
+    Args:
+        num_frames: of the video.
+        fps: frames a second.
+        seconds: length of a segment. A last one shorter than half of it is merged into the one before.
+
+    Raises:
+        ConfigError: segments shorter than a frame.
+
+    >>> equal_parts(9, fps=4)
+    [(0, 4), (4, 9)]
+    """
+    segments = _segments(num_frames, fps, seconds)
+    starts = [frame for frame in range(num_frames) if frame == 0 or segments[frame] != segments[frame - 1]]
+    return list(zip(starts, [*starts[1:], num_frames], strict=True))
+
+
+def _segments(num_frames: int, fps: float, seconds: float) -> list[int]:
+    """Return the segment of each frame."""
     length = fps * seconds
     if length < 1:
-        raise ConfigError(f"segments: {seconds} s at {fps} frames a second hold no frame; take longer ones")
-    segments = [int(frame / length) for frame in range(num_frames)]
+        raise ConfigError(f"segments: {seconds:g} s at {fps:g} frames a second hold no frame; take longer ones")
+    segments = [int((frame + SLACK) / length) for frame in range(num_frames)]
     if 0 < segments[-1] and segments.count(segments[-1]) < length / 2:
         segments = [min(segment, segments[-1] - 1) for segment in segments]
-    return held_most(segments, temporal_factor=temporal_factor, causal=causal)
+    return segments
 
 
 def held_most(segments: Sequence[int], *, temporal_factor: int, causal: bool) -> list[int]:

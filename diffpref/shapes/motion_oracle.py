@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffpref.shapes.motion import DIRECTIONS, SPEEDS, MovingCaption
+from diffpref.shapes.motion import DIRECTIONS, NUM_FRAMES, SPEEDS, MovingCaption
 from diffpref.shapes.oracle import Seen, look
 
 __all__ = ["MOTION_FACTS", "Motion", "motion_facts", "num_motion_facts_right", "watch"]
 
 MOTION_FACTS = ("one_object", "colour", "shape", "direction", "speed")
 STRAIGHT = 2.0  # how much longer the way along the main axis is than across, at least
-RESTING = 2.0  # pixels over the whole clip; less is no motion
-QUICK = 9.0  # pixels over the whole clip; between the slowest quick and the quickest slow clip
+RESTING = 2.0  # pixels over a clip of `NUM_FRAMES`, of others in proportion; less is no motion
+QUICK = 9.0  # likewise; between the slowest quick and the quickest slow clip
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def watch(clip: np.ndarray) -> Motion:
     way = places[-1] - places[0] if complete else np.zeros(2)
     distance = float(np.linalg.norm(way))
     across, along = sorted(np.abs(way))
-    moves = complete and distance >= RESTING
+    share = (len(clip) - 1) / (NUM_FRAMES - 1)
+    moves = complete and distance >= share * RESTING
     straight = moves and along >= STRAIGHT * across
     nearest = max(DIRECTIONS, key=lambda name: float(np.dot(DIRECTIONS[name], way)))
     slow, quick = SPEEDS
@@ -87,7 +88,7 @@ def watch(clip: np.ndarray) -> Motion:
         colour=_most([s.colour if s else None for s in largest]),
         shape=_most([s.shape if s else None for s in largest]),
         direction=nearest if straight else None,
-        speed=(quick if distance >= QUICK else slow) if moves else None,
+        speed=(quick if distance >= share * QUICK else slow) if moves else None,
         single=sum(len(objects) == 1 for objects in read) / len(clip),
         distance=distance,
         dynamic_degree=float(np.linalg.norm(np.diff(places, axis=0), axis=1).mean()) if len(places) > 1 else 0.0,

@@ -20,6 +20,7 @@ from tiny_vlms import numbers, save_llava, save_qwen2_vl
 from diffpref import rewards
 from diffpref.core.contracts import AspectReward, Candidate, Judge, Record, Reward
 from diffpref.core.errors import ConfigError, DataError, ModelError, ShapeError
+from diffpref.core.media import Clip
 from diffpref.data.images import encode_png
 from diffpref.loops.asking import Asked
 from diffpref.loops.judging import load_rewards, parse_reward
@@ -116,6 +117,8 @@ def test_the_version_changes_with_everything_that_changes_numbers() -> None:
             {"version": "2"},
             {"mode": "pairs"},
             {"mode": "pairs", "both_orders": False},
+            {"mode": "clips"},
+            {"mode": "clips", "rate": 4.0},
             {"resize": 512},
         )
     ]
@@ -158,6 +161,25 @@ def test_a_verdict_that_cannot_be_read_in_one_order_is_nan(caplog: pytest.LogCap
     found = judge.compare([RED, RED], [BLUE, RED], ["a"] * 2)
     assert found[0].isnan() and found[1] == 0.5
     assert judge.transcript.unread == 1 and "1 of 4 answers" in caplog.text
+
+
+def test_two_clips_are_asked_about_by_their_frames_in_both_orders() -> None:
+    def fewer_reds(*frames: Image.Image) -> str:
+        half = len(frames) // 2
+        reds = [sum(redness(frame) > 0 for frame in side) for side in (frames[:half], frames[half:])]
+        return "Both are equally good" if reds[0] == reds[1] else f"Video {1 if reds[0] < reds[1] else 2} is better."
+
+    voice = Voice(fewer_reds)
+    judge = vlm_judge.judge_of(voice, mode="clips", rate=4.0)
+    assert isinstance(judge, Judge) and not hasattr(judge, "score") and judge.info.media == "video"
+    calm, hot = (Clip([BLUE, BLUE, last, last], fps=8.0) for last in (BLUE, RED))
+    assert judge.compare([calm, hot, hot], [hot, calm, hot], ["a"] * 3).tolist() == [1.0, 0.0, 0.5]
+    shown = [[part for part in q.parts if isinstance(part, Image.Image)] for q in voice.asked]
+    assert [len(pictures) for pictures in shown] == [4] * 6  # two of either clip: 4 a second of 8
+    slow = Clip([BLUE, RED, RED], fps=None)
+    assert judge.compare([slow], [slow], ["a"]).item() == 0.5 and len(voice.asked[-1].parts) > 6
+    with pytest.raises(DataError, match="scores videos, item 0 is an image"):
+        judge.compare([RED], [RED], ["a"])
 
 
 def test_pairs_are_checked() -> None:

@@ -86,6 +86,13 @@ def test_a_still_clip_has_neither_direction_nor_speed() -> None:
     assert [name for name, holds in motion_facts(clip, caption).items() if not holds] == ["direction", "speed"]
 
 
+@pytest.mark.parametrize("caption", EVERY[::9], ids=str)
+def test_half_a_clip_shows_the_facts_of_the_whole(caption: MovingCaption) -> None:
+    clip = render_clip(caption, np.random.default_rng(1))
+    assert num_motion_facts_right(clip[: NUM_FRAMES // 2], caption) == 5
+    assert num_motion_facts_right(clip[NUM_FRAMES // 2 :], caption) == 5
+
+
 def test_a_crooked_way_has_no_direction() -> None:
     places = np.linspace([9.0, 9.0], [19.0, 17.0], NUM_FRAMES)
     seen = watch(render_path(EVERY[0].thing, places, 5.0))

@@ -1,0 +1,243 @@
+"""Judgements of parts of clips, added to their records: DenseDPO's labels, by rewards or by judges of two clips."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TypeAlias
+
+from pyarrow import parquet
+
+from diffpref.core.contracts import Judge, Judgement, Record, Reward
+from diffpref.core.errors import ConfigError, DataError
+from diffpref.core.media import Clip
+from diffpref.data import Store
+from diffpref.data.clips import read_clip
+from diffpref.data.metadata import metadata_of
+from diffpref.data.pairs import LIMIT
+from diffpref.generation.claims import share_of_work
+from diffpref.generation.growing import GrowingStore
+from diffpref.generation.scoring import Progress
+from diffpref.ranking import agreed_label, equal_parts
+
+__all__ = ["PartSettings", "PartSummary", "judge_parts", "judge_parts_of_store", "summarise_parts"]
+
+logger = logging.getLogger(__name__)
+
+PartJudge: TypeAlias = "Reward | Judge"
+UNIT = 32  # records of one part of a store; clips are large
+_COLUMNS = [f"judgements.list.element.{field}" for field in ("annotator", "probability", "start", "end")]
+PROBABILITY = {1: 1.0, 0: 0.5, -1: 0.0}
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """How clips are judged by parts.
+
+    Args:
+        seconds: length of a part; DenseDPO's is 1. A last one shorter than half of it belongs to the one before.
+        tie: the largest difference that is a tie, in units of the reward; of judges how far a probability may be from
+            1/2. To be conservative makes labels more accurate: ties teach nothing, and wrong labels do.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    seconds: float = 1.0
+    tie: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigError(f"segments: must be a number of seconds > 0, got {self.seconds:g}")
+        if not (math.isfinite(self.tie) and self.tie >= 0):
+            raise ConfigError(f"tie: must be a number >= 0, got {self.tie:g}")
+
+
+def judge_parts(
+    records: Sequence[Record], judges: Mapping[str, PartJudge], settings: PartSettings
+) -> tuple[list[Record], int]:
+    """Return the records with a judgement of each part of each two of their clips, and how many could not be read.
+
+    A reward scores each part alone. A judge is asked about both clips of a part in both orders, and where the answers
+    contradict each other that is a tie. An answer that is no number gives no judgement. Earlier judgements of parts by
+    the same annotator are replaced.
+
+    Args:
+        records: whose candidates are clips of one length and speed a record, which they tell.
+        judges: name -> reward or judge; a judgement's annotator is the name and the version.
+        settings: how long parts are, and what is a tie.
+
+    Raises:
+        DataError: candidates of a record that are no clips, or differ, or do not tell their speed.
+    """
+    made, unread = [], 0
+    for record in records:
+        if len(record.candidates) < 2:
+            made.append(record)
+            continue
+        clips, fps = _read(record)
+        parts = equal_parts(len(clips[0].frames), fps=fps, seconds=settings.seconds)
+        told: list[Judgement] = []
+        for name, judge in judges.items():
+            annotator = _annotator(name, judge)
+            for first, last in parts:
+                shown = [Clip(clip.frames[first:last], fps) for clip in clips]
+                for one, other, label in _labels(judge, shown, record, settings.tie):
+                    unread += label is None
+                    if label is not None:
+                        seconds = {"start": first / fps, "end": last / fps}
+                        told.append(Judgement(one, other, PROBABILITY[label], annotator=annotator, **seconds))
+        names = {_annotator(name, judge) for name, judge in judges.items()}
+        kept = [j for j in record.judgements if j.annotator not in names or (j.start is None and j.end is None)]
+        made.append(replace(record, judgements=(*kept, *told)))
+    return made, unread
+
+
+def _annotator(name: str, judge: PartJudge) -> str:
+    info = getattr(judge, "info", None)
+    return f"{name}@{info.version}" if info is not None else name
+
+
+def _read(record: Record) -> tuple[list[Clip], float]:
+    """Return the clips of a record and their speed."""
+    clips = [read_clip(one, name=f"record {record.id!r}, candidate {k}") for k, one in enumerate(record.candidates)]
+    lengths = [(len(clip.frames), clip.fps) for clip in clips]
+    if len(set(lengths)) > 1:
+        told = " and ".join(f"{count} frames at {fps} a second" for count, fps in dict.fromkeys(lengths))
+        raise DataError(f"record {record.id!r}: parts are compared between clips of one length and speed, got {told}")
+    count, fps = lengths[0]
+    if fps is None or count < 2:
+        why = "is a picture" if count < 2 else "does not tell its frames a second"
+        raise DataError(f"record {record.id!r}: parts are of clips by seconds, and candidate 0 {why}")
+    return clips, fps
+
+
+def _labels(
+    judge: PartJudge, shown: Sequence[Clip], record: Record, tie: float
+) -> Iterator[tuple[int, int, int | None]]:
+    """Yield each two candidates with the label of one part of theirs, None where an answer is no number."""
+    both = list(combinations(range(len(shown)), 2))
+    if isinstance(judge, Reward):
+        told = [metadata_of(record)] * len(shown) if judge.info.needs_metadata else None
+        scores = judge.score(shown, [record.prompt] * len(shown), told).tolist()
+        labels = [_label(scores[one] - scores[other], tie) for one, other in both]
+    else:
+        labels = _verdicts(judge, shown, record.prompt, both, tie)
+        if not getattr(judge, "both_orders", False):  # else it has asked in both orders itself
+            swapped = _verdicts(judge, shown, record.prompt, [(other, one) for one, other in both], tie)
+            answers = zip(labels, swapped, strict=True)
+            labels = [None if one is None or other is None else agreed_label(one, other) for one, other in answers]
+    yield from ((one, other, label) for (one, other), label in zip(both, labels, strict=True))
+
+
+def _verdicts(
+    judge: Judge, shown: Sequence[Clip], prompt: str, both: Sequence[tuple[int, int]], tie: float
+) -> list[int | None]:
+    """Return what a judge says of the first of each two, asked in this order alone."""
+    first, second = ([shown[sides[place]] for sides in both] for place in (0, 1))
+    return [_label(p - 0.5, tie) for p in judge.compare(first, second, [prompt] * len(both)).tolist()]
+
+
+def _label(gap: float, tie: float) -> int | None:
+    if not math.isfinite(gap):
+        return None
+    return 0 if abs(gap) <= tie else 1 if gap > 0 else -1
+
+
+def judge_parts_of_store(
+    store: Store,
+    judges: Mapping[str, PartJudge],
+    output: Path | str,
+    settings: PartSettings | None = None,
+    on_progress: Progress | None = None,
+    *,
+    unit_size: int = UNIT,
+    max_unusable: float = LIMIT,
+) -> Store:
+    """Copy a store, with judgements of parts added; see `judge_parts`. Several processes may share the work.
+
+    Args:
+        store: of clips; it is left as it is.
+        judges: name -> reward or judge.
+        output: folder of the new store; parts of an earlier run over the same store, judges and settings are kept.
+        settings: how long parts are, and what is a tie.
+        on_progress: called with (records there, records in all) at the start and after each part.
+        unit_size: records of one part of the store.
+        max_unusable: the largest share of answers that may be NaN or infinite, in each part of the store.
+
+    Raises:
+        ConfigError: no judges, or the output is the store itself.
+        DataError: the folder was made otherwise, a candidate is no clip, or too many answers are unusable.
+    """
+    if not judges:
+        raise ConfigError("no judges: name at least one reward")
+    output, settings = Path(output), settings or PartSettings()
+    if output.resolve() == store.folder.resolve():
+        raise ConfigError(f"{output} is the store that is judged; choose another folder for the judged one")
+    plan = {
+        "kind": "judged parts",
+        "store": store.digest,
+        "made_by": store.manifest.get("generator", {}),
+        "judges": [_annotator(name, judge) for name, judge in judges.items()],
+        "seconds": settings.seconds,
+        "tie": settings.tie,
+        "unit_size": unit_size,
+    }
+    growing = GrowingStore(output, plan, -(-len(store) // unit_size))
+
+    def rows(number: int) -> range:
+        return range(number * unit_size, min((number + 1) * unit_size, len(store)))
+
+    def make(number: int) -> list[Record]:
+        made, unread = judge_parts([store[row] for row in rows(number)], judges, settings)
+        told = sum(not (j.start is None and j.end is None) for record in made for j in record.judgements)
+        if unread:
+            logger.warning("%d of %d answers about parts are no numbers", unread, told + unread)
+        if unread > max_unusable * (told + unread):
+            raise DataError(
+                f"{unread} of {told + unread} answers about parts are NaN or infinite, more than the {max_unusable:.0%}"
+                " that may be (--max_unusable)"
+            )
+        return made
+
+    def tell(missing: Sequence[int]) -> None:
+        if on_progress:
+            on_progress(len(store) - sum(len(rows(number)) for number in missing), len(store))
+
+    rank, num_ranks = share_of_work()
+    growing.fill(make, tell, rank=rank, num_ranks=num_ranks)
+    return growing.finish(max_unusable)
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What one annotator says of the parts of a store.
+
+    Args:
+        annotator: name and version.
+        first: parts in which the first clip is better.
+        second: parts in which the second is.
+        ties: parts in which neither is.
+    """
+
+    annotator: str
+    first: int
+    second: int
+    ties: int
+
+
+def summarise_parts(store: Store) -> list[PartSummary]:
+    """Return a summary for each annotator of parts, in the order in which they judged."""
+    found: dict[str, Counter[int]] = {}
+    for part in store.manifest["parts"]:
+        for row in parquet.ParquetFile(store.folder / part["file"]).read(columns=_COLUMNS).to_pylist():
+            for told in row["judgements"] or ():
+                if told["start"] is not None or told["end"] is not None:
+                    leaning = told["probability"] - 0.5
+                    found.setdefault(told["annotator"], Counter())[(leaning > 0) - (leaning < 0)] += 1
+    return [PartSummary(name, told[1], told[-1], told[0]) for name, told in found.items()]
