@@ -87,11 +87,11 @@ def judge_parts(
             annotator = _annotator(name, judge)
             for first, last in parts:
                 shown = [Clip(clip.frames[first:last], fps) for clip in clips]
+                start, end = first / fps, last / fps
                 for one, other, label in _labels(judge, shown, record, settings.tie):
                     unread += label is None
                     if label is not None:
-                        seconds = {"start": first / fps, "end": last / fps}
-                        told.append(Judgement(one, other, PROBABILITY[label], annotator=annotator, **seconds))
+                        told.append(Judgement(one, other, PROBABILITY[label], 1.0, annotator, start=start, end=end))
         names = {_annotator(name, judge) for name, judge in judges.items()}
         kept = [j for j in record.judgements if j.annotator not in names or (j.start is None and j.end is None)]
         made.append(replace(record, judgements=(*kept, *told)))

@@ -28,6 +28,7 @@ PUBLISHED = {
     # name: objective, beta, learning rate, records an update on the header's 8 GPUs, steps, warm-up, resolution
     "sdxl/rank_dpo": ("rank_dpo", 5000, 1e-5, 1024, 400, 40, 1024),
     "sd35/rank_dpo": ("rank_dpo", 2000, 1e-5, 1024, 400, 40, 1024),
+    "sd15/dcpo": ("dcpo", 500, 1.024e-5, 1024, 2000, 500, 512),
     "sd21/dcpo": ("dcpo", 500, 1.024e-5, 1024, 2000, 500, 512),
     "sdxl/dcpo": ("dcpo", 500, 1.024e-5, 1024, 2000, 500, 1024),
     "sd35/dcpo": ("dcpo", 500, 1.024e-5, 1024, 2000, 500, 1024),

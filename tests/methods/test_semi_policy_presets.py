@@ -21,10 +21,17 @@ PUBLISHED: Mapping[str, tuple[Any, ...]] = {
     # name: records an update on the header's GPUs, beta, learning rate, steps, warm-up
     "sd15/seppo": (2048, 2000, 2.05e-5, 210, 20),
     "animatediff/seppo": (64, 2000, 1e-5, 210, 20),
+    "unet3d/seppo": (64, 2000, 1e-5, 210, 20),
     "sd15/diffusion_kto": (8, 2000, 1e-7, 20000, 200),
     "sd35/diffusion_nft": (1152, 1.0, 3e-4, 1000, 0),
 }
-FORWARDS = {"sd15/seppo": 104, "animatediff/seppo": 54, "sd15/diffusion_kto": 2, "sd35/diffusion_nft": 37}
+FORWARDS = {
+    "sd15/seppo": 104,
+    "animatediff/seppo": 54,
+    "unet3d/seppo": 54,
+    "sd15/diffusion_kto": 2,
+    "sd35/diffusion_nft": 37,
+}
 """Of the denoiser, for each record of an update."""
 
 

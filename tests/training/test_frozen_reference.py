@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,10 +20,11 @@ from diffpref.training.checkpoints import newest_checkpoint
 NONE_THERE = ("data", "rounds", "loops", "rewards", "captions")  # reward models have no reference
 MOVING = ("seppo", "diffusion_nft")  # whose samples, or reference, change; see test_semi_policy_presets
 OWN_DATA = ("dcpo", "rank_dpo")  # captions of candidates, several scores; see test_list_and_caption_presets
+OF_CLIPS = ("video_dpo", "dense_dpo", "structural_dpo", "video_dpo_omniscore")  # see test_video_presets
 RECIPES = [
     name
     for name, (kind, method, *_) in ((name, name.split("/")) for name in recipe_names())
-    if kind not in NONE_THERE and method not in (*MOVING, *OWN_DATA)
+    if kind not in NONE_THERE and method not in (*MOVING, *OWN_DATA, *OF_CLIPS)
 ]
 
 
@@ -38,7 +38,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "sdxl_refiner": {"refiner": True},
         "sdxl_other": {"seed": 1},
         "sd3": {},
-        "unet3d": {},
     }
     for name, options in kinds.items():
         family: Any = families.get(name.partition("_")[0])
@@ -52,12 +51,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[f"{name} data"].write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines))
     noise = torch.randint(0, 256, (20, 24, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     (folder / "grey.png").write_bytes(encode_png(noise.numpy()))
-    for side in (0, 1):
-        frames = noise.numpy()[None].repeat(6, axis=0) // (1 + side)
-        np.savez(folder / f"{side}.npz", frames=frames, fps=8.0)
-    line = {"prompt": "p", "chosen": "0.npz", "rejected": "1.npz"}
-    made["unet3d data"] = folder / "clips.jsonl"
-    made["unet3d data"].write_text((json.dumps(line) + "\n") * 4)
     return made
 
 
@@ -67,7 +60,6 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
 ) -> None:
     own = load_recipe(name, {"output": str(tmp_path / "run"), "data.source": str(scored_store)})
     texts = families.get(own.model.family).likelihood == "tokens"
-    videos = families.get(own.model.family).samples == "videos"
     path = models["sdxl_refiner" if name.startswith("sdxl_refiner") else own.model.family]
     compared = models["sdxl_other"] if "reference" in own.roles else path  # a model of its own
     special: dict[str, Any] = {"model.max_sequence_length": 8} if own.model.family == "sd3" else {}
@@ -81,9 +73,8 @@ def test_row_34_the_reference_of_every_recipe_does_not_move(
             "model.precision": "fp32",
             "model.revision": None,
             "model.variant": None,
-            "data.source": str(models[f"{own.model.family} data"] if texts or videos else scored_store),
-            "data.score": None if texts or videos else "oracle",
-            "data.num_frames": 3 if videos else None,
+            "data.source": str(models[f"{own.model.family} data"] if texts else scored_store),
+            "data.score": None if texts else "oracle",
             "data.resolution": None if texts else 64,
             "optim.warmup_steps": 0,
             "optim.learning_rate": 1e-2,
