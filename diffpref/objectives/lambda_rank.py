@@ -16,7 +16,7 @@ from diffpref.core.annotations import Positive, scale
 from diffpref.objectives.base import objective
 from diffpref.objectives.lists import both, check_within, filled, pairs_of, there
 
-__all__ = ["RankSource", "lambda_loss", "rank_dpo"]
+__all__ = ["RankSource", "lambda_loss", "lambda_weights", "rank_dpo"]
 
 RankSource = Literal["target", "predicted"]
 
@@ -39,13 +39,24 @@ def lambda_loss(
         rank_source: whether ranks follow the rewards (``"predicted"``) or the scores (``"target"``).
         log_base: of the discount.
     """
-    ranked = scores if rank_source == "target" else rewards
-    order = filled(ranked, mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).to(rewards.dtype) + 1
-    discount = pairs_of(math.log(log_base) / torch.log1p(rank)).abs()
-    gain = pairs_of(torch.exp2(scores)).abs()
+    weights = lambda_weights(scores, scores if rank_source == "target" else rewards, mask, log_base)
     counts = (pairs_of(scores) > 0) & both(mask)
-    return filled(gain * discount * softplus(-pairs_of(rewards)), counts).sum(dim=(1, 2))
+    return filled(weights * softplus(-pairs_of(rewards)), counts).sum(dim=(1, 2))
+
+
+def lambda_weights(scores: Tensor, ranked: Tensor, mask: Tensor, log_base: float = math.e) -> Tensor:
+    """Return (B, K, K) what it would cost in DCG to swap two candidates, the weights of `lambda_loss`.
+
+    Args:
+        scores: (B, K) psi, larger is better.
+        ranked: (B, K) what ranks follow, larger is better.
+        mask: (B, K) booleans: where a candidate is; what is said of others has no meaning.
+        log_base: of the discount.
+    """
+    order = filled(ranked, mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1).to(ranked.dtype) + 1
+    discount = pairs_of(math.log(log_base) / torch.log1p(rank)).abs()
+    return pairs_of(torch.exp2(scores)).abs() * discount
 
 
 @objective(
