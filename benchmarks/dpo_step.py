@@ -6,7 +6,7 @@ It imports torch, diffusers and peft, and of diffpref only what needs neither py
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffpref.core.contracts import Conditioning, RoleSpec, Rows
+from diffpref.core.contracts import Conditioning, Role, RoleSpec, Rows
 from diffpref.core.randomness import Random
 from diffpref.likelihood import DenoisingLikelihood
 from diffpref.methods._forward import forward_rows
@@ -64,17 +64,18 @@ class DpoStep(ABC):
         network = network.to(dtype).requires_grad_(False).eval()
         if channels_last:
             network = network.to(memory_format=torch.channels_last)
-        self.family, adapter = wrap(network), Lora(rank=rank)
+        self.family, self.adapter = wrap(network), Lora(rank=rank)
         self.attention = set_attention(network, attention)
-        self.trained = adapter.install(self.family, Random(0))["adapter"]
+        self.trained = self.adapter.install(self.family, Random(0))["adapter"]
         self.num_trained = sum(parameter.numel() for parameter in self.trained)
         if compiled:
             compile_blocks(network)
         mixed = precision != "fp32" and device != "meta"
-        autocast = partial(torch.autocast, self.device.type, dtype) if mixed else nullcontext
-        self.roles = build_roles({"reference": RoleSpec("base")}, self.family, network, adapter, autocast)
-        self.network, self.likelihood = network, DenoisingLikelihood(self.family.schedule)
+        self.autocast = partial(torch.autocast, self.device.type, dtype) if mixed else nullcontext
+        self.network, schedule, frames = network, self.family.schedule, self.family.unit_dims
+        self.likelihood = DenoisingLikelihood(schedule, unit_dims=frames)
         self.precision = precision
+        self.roles = self.build({"reference": RoleSpec("base")})
 
     @property
     @abstractmethod
@@ -84,6 +85,10 @@ class DpoStep(ABC):
     @abstractmethod
     def told(self, pairs: int, draw: Callable[..., Tensor]) -> Conditioning:
         """Return a row for each pair; ``draw`` makes normal numbers of a shape."""
+
+    def build(self, roles: Mapping[str, RoleSpec]) -> dict[str, Role]:
+        """Return the policy and these roles."""
+        return build_roles(roles, self.family, self.network, self.adapter, self.autocast)
 
     def start(self, pairs: int, checkpointing: bool) -> None:
         """Go back to the untrained adapter and make a batch."""
@@ -120,13 +125,17 @@ class DpoStep(ABC):
     def __call__(self) -> Tensor:
         """Update once; return the margins before it."""
         loss, margins = self.loss()
+        self.update(loss)
+        return margins
+
+    def update(self, loss: Tensor) -> None:
+        """Backward, clipping and the optimiser's step."""
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return margins
 
 
 def compile_blocks(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark of SD3 and of families of videos runs at toy size without an accelerator, and counts what it should."""
+"""The benchmarks of SD3, of videos and of methods run at toy size without an accelerator, and count rightly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,17 +30,28 @@ SIZES = {"sd3": 2_028_328_000, "unet3d": 1_411_233_860, "animatediff_sdxl": 2_56
 """Parameters; AnimateDiff's are those of SDXL and of its motion modules."""
 
 
-@pytest.fixture(scope="module")
-def steps() -> Iterator[ModuleType]:
-    """The module of the steps."""
+def loaded(name: str) -> Iterator[ModuleType]:
+    """Yield a file of the benchmarks as a module, with the others in reach."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        spec = importlib.util.spec_from_file_location("benchmark_family_steps", BENCHMARKS / "family_steps.py")
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         patch.setitem(sys.modules, spec.name, module)  # dataclasses look there
         spec.loader.exec_module(module)
         yield module
+
+
+@pytest.fixture(scope="module")
+def steps() -> Iterator[ModuleType]:
+    """The module of the steps."""
+    yield from loaded("family_steps")
+
+
+@pytest.fixture(scope="module")
+def methods() -> Iterator[ModuleType]:
+    """The benchmark of the methods."""
+    yield from loaded("gpu_methods")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +86,33 @@ def test_clips_are_measured_too(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     clips = {"unet3d": [4, 3, 8, 8], "animatediff_sdxl": [4, 3, 8, 8]}
     check(json.loads((tmp_path / "tiny.json").read_text()), clips)
+
+
+FORWARDS = {"diffusion_dpo": 4, "rank_dpo": 8, "seppo": 104, "dcpo": 4, "dense_dpo": 4}
+"""A pair, as docs/methods.md says; those of inversions depend on the timesteps that are drawn."""
+
+
+@pytest.mark.slow
+def test_each_method_is_measured_on_every_model_that_it_runs_on(
+    methods: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = tmp_path / "tiny.json"
+    small = ("--tiny", "--rank", "4", "--warmup", "1", "--repeats", "1", "--output", str(output))
+    monkeypatch.setattr(sys, "argv", ["gpu_methods.py", *small])
+    methods.main()
+    written = json.loads(output.read_text())
+    assert list(written["models"]) == ["sdxl", "sd3", "animatediff_sdxl"]
+    rows = {(row["model"], row["method"]): row for row in written["rows"]}
+    pictures = [name for name in methods.METHODS if name != "dense_dpo"]
+    assert set(rows) == {*product(("sdxl", "sd3"), pictures), ("animatediff_sdxl", "dense_dpo")}
+    for (model, name), row in rows.items():
+        assert row["ms_per_pair"] > 0 and row["of_them_backward"] == (4 if name == "rank_dpo" else 2), name
+        assert row["largest_log_ratio_at_start"] == 0, (model, name)
+        found = row["forwards_per_pair"]
+        if name in FORWARDS:
+            assert found == FORWARDS[name], (model, name)
+        else:  # up to ten levels, asked twice where each step is corrected, for both samples
+            assert 4 < found <= 4 + 2 * 10 * (2 if name == "smpo_diffusion" else 1), (model, name)
 
 
 @pytest.mark.parametrize("name", SIZES)
