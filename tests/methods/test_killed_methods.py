@@ -1,4 +1,4 @@
-"""Methods that invert, killed -9 in the middle of an update, go on to the same bits as without."""
+"""Methods that invert, of lists, captions and frames, killed -9 in the middle of an update, go on to the same bits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 import yaml
 from method_cases import cases
 from safetensors.torch import load_file
+from scored_clips import FRAMES, write_scored_clips
 
 from diffpref.models import registry as families
 from diffpref.training.checkpoints import list_checkpoints, open_checkpoint
@@ -22,7 +23,15 @@ from diffpref.training.log import read_metrics
 
 pytestmark = pytest.mark.slow
 
-CASES = {name: case for name, case in cases().items() if name in ("ddim_inpo", "smpo_diffusion", "inversion_dpo")}
+FAMILY = {
+    "ddim_inpo": "sd",
+    "smpo_diffusion": "sd",
+    "inversion_dpo": "sd",
+    "rank_dpo": "sd",
+    "dcpo": "sd",
+    "dense_dpo": "unet3d",
+}
+CASES = {name: case for name, case in cases().items() if name in FAMILY}
 DRIVER = Path(__file__).parents[1] / "training" / "forked_runs.py"
 SHAPE = {"steps": 4, "batch_size": 2, "accumulation": 2, "checkpoint_every": 1}
 
@@ -31,12 +40,16 @@ SHAPE = {"steps": 4, "batch_size": 2, "accumulation": 2, "checkpoint_every": 1}
 def killed(scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run each method straight, and once killed in the middle of its third update: ``<method>-<straight|killed>``."""
     folder = tmp_path_factory.mktemp("killed")
-    families.get("sd").tiny().pipeline().save_pretrained(folder / "model")
+    for family in ("sd", "unet3d"):
+        families.get(family).tiny().pipeline().save_pretrained(folder / family)
+    clips = write_scored_clips(folder / "clips")
     jobs = []
     for name, case in CASES.items():
+        family = FAMILY[name]
+        data = {"source": str(scored_store)} if family == "sd" else {"source": str(clips), "num_frames": FRAMES}
         keys: dict[str, Any] = {
-            "model": {"family": "sd", "path": str(folder / "model")},
-            "data": {"source": str(scored_store), "score": "oracle", "cache": str(folder / "cache")},
+            "model": {"family": family, "path": str(folder / family)},
+            "data": {**data, "score": "oracle", "cache": str(folder / f"{family}-cache")},
             "method": name,
             "optim": {"learning_rate": 1e-3},
             "training": SHAPE,

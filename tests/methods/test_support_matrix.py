@@ -10,17 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from method_cases import FAMILIES, VIDEOS, MethodCase, cases
 from safetensors.torch import load_file
+from scored_clips import FRAMES, write_scored_clips
 
 from diffpref.cli import main
 from diffpref.config import build_recipe
-from diffpref.core.contracts import Candidate, PromptMedia, Record, Score
-from diffpref.data import encode_png, write_store
-from diffpref.data.footage import pack_frames
 from diffpref.methods import registry as methods
 from diffpref.models import load_family
 from diffpref.models import registry as families
@@ -29,7 +26,6 @@ from diffpref.training.log import read_metrics
 
 Keys = Callable[..., dict[str, Any]]
 CASES = cases()
-FRAMES = 3
 QUICK = ("sd", "sd3")
 """A chain of timesteps and a flow; the other families differ in what they are told and made of."""
 SHOWN = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
@@ -53,22 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def scored_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store of 6 captions and pictures to animate with three clips of noise each, scored by a number."""
-
-    def clip(number: int) -> Candidate:
-        pixels = np.random.default_rng(number).integers(0, 256, (FRAMES, 32, 32, 3), dtype=np.uint8)
-        frames = pack_frames([("png", encode_png(frame)) for frame in pixels], 4.0)
-        return Candidate(bytes=frames, scores=(Score("oracle", "1", float(number * 7 % 5)),))
-
-    def picture(number: int) -> PromptMedia:
-        pixels = np.random.default_rng(100 + number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        return PromptMedia(bytes=encode_png(pixels))
-
-    clips = [tuple(clip(3 * i + k) for k in range(3)) for i in range(6)]
-    records = [Record(f"r{i}", f"clip {i}", own, inputs=(picture(i),)) for i, own in enumerate(clips)]
-    folder = tmp_path_factory.mktemp("data") / "clips"
-    write_store(folder, records)
-    return folder
+    return write_scored_clips(tmp_path_factory.mktemp("data") / "clips")
 
 
 @pytest.fixture
