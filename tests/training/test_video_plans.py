@@ -37,6 +37,11 @@ def test_the_frames_of_a_video_serve_dense_dpo(recipe_keys: Keys, name: str) -> 
     assert "segment_label" in found.columns
 
 
+def test_dense_dpo_is_refused_of_pictures_with_the_reason(recipe_keys: Keys) -> None:
+    with pytest.raises(ConfigError, match="needs chosen_segment_log_ratio.*frames of a video, which a picture has not"):
+        make_plan(build_recipe(recipe_keys(method="dense_dpo")))
+
+
 def test_what_no_frame_gives_is_told_with_the_reason(recipe_keys: Keys) -> None:
     keys = recipe_keys(model__family="unet3d", objective="inversion_dpo", method="denoising")
     with pytest.raises(ConfigError, match="segment_kl; a segment of it is a point of an inverted trajectory") as caught:

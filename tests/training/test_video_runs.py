@@ -16,7 +16,7 @@ from diffpref.cache import EncodedCache
 from diffpref.cache.encoded import Shown
 from diffpref.config import build_recipe
 from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record
-from diffpref.core.errors import DataError
+from diffpref.core.errors import ConfigError, DataError
 from diffpref.data import ClipCut, View, encode_png, image_tensor, write_store
 from diffpref.data.clips import read_clip
 from diffpref.data.footage import pack_frames
@@ -190,13 +190,18 @@ def test_what_is_encoded_does_not_depend_on_its_companions_and_is_found_again(
 
 
 @ONE
-def test_one_process_trains_as_replay_and_as_small_batches_do(video_keys: Keys, tmp_path: Path) -> None:
-    """The same records in an update, shared out otherwise, give the same numbers."""
+@pytest.mark.parametrize("method", ["diffusion_dpo", "dense_dpo"])
+def test_one_process_trains_as_replay_and_as_small_batches_do(
+    video_keys: Keys, parts: Path, method: str, tmp_path: Path
+) -> None:
+    """The same records in an update, shared out otherwise, give the same numbers; of DenseDPO some have ties."""
+    dense = {"objective": {"dense_dpo": {"beta": 5}}, "data": {"source": str(parts), "num_frames": 5}}
+    changes = dense if method == "dense_dpo" else {"objective": {"dpo": {"beta": 5}}}
     losses = []
     for name, shape in {"whole": (4, 1), "pieces": (1, 4), "replay": (2, 2)}.items():
         training = {"steps": 1, "batch_size": shape[0], "accumulation": shape[1]}
         training |= {"replay": "always"} if name == "replay" else {}
-        trainer = fit(video_keys(output=str(tmp_path / name), training=training, objective={"dpo": {"beta": 5}}))
+        trainer = fit(video_keys(output=str(tmp_path / name), method=method, training=training, **changes))
         losses.append([row["grad_norm"] for row in read_metrics(trainer.output / "metrics.jsonl")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
 
@@ -262,10 +267,79 @@ def test_parts_of_clips_that_tell_no_speed_or_differ_are_refused_before_the_firs
             Trainer(build_recipe({**keys, "data": {**keys["data"], "drop_identical": False}})).setup()
 
 
+@pytest.fixture(scope="module")
+def won(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Guided pairs of which the same clip is better in every part."""
+    folder = tmp_path_factory.mktemp("data") / "won"
+    times = [(0.25 * k, 0.25 * (k + 1)) for k in range(FRAMES)]
+    records = [
+        judged(n, *(Judgement(0, 1, float(n % 2), start=start, end=end) for start, end in times)) for n in range(6)
+    ]
+    write_store(folder, [replace(one, source="guided") for one in records])
+    return folder
+
+
 @ONE
-def test_whole_judgements_are_no_parts(video_keys: Keys) -> None:
-    with pytest.raises(DataError, match="give no pair"):
-        Trainer(build_recipe(video_keys(method="denoising", objective="dense_dpo"))).setup()
+def test_where_one_clip_wins_every_frame_dense_dpo_is_video_dpo_and_structural_dpo(
+    video_keys: Keys, won: Path, tmp_path: Path
+) -> None:
+    inside = {"dense_dpo": {"beta": 500, "reduction": "mean_inside"}}
+    shape = {"steps": 3, "batch_size": 2}
+    found = {}
+    for method, objective in (("dense_dpo", inside), ("video_dpo", None), ("structural_dpo", None)):
+        keys = video_keys(method=method, data={"source": str(won)}, output=str(tmp_path / method), training=shape)
+        keys = {**keys, "optim": {"learning_rate": 1e-3}} | ({"objective": objective} if objective else {})
+        found[method] = [(row["loss"], row["grad_norm"]) for row in Trainer(build_recipe(keys)).steps()]
+    assert found["structural_dpo"] == found["video_dpo"]
+    for dense, whole in zip(found["dense_dpo"], found["video_dpo"], strict=True):
+        assert dense == pytest.approx(whole, rel=1e-3)  # sums in another order, times beta
+    assert found["video_dpo"][2][0] != found["video_dpo"][0][0] == pytest.approx(0.693147, abs=1e-6)
+
+
+@ONE
+@pytest.mark.parametrize(
+    ("method", "changes", "why"),
+    [
+        ("dense_dpo", {}, r"none of aspect 'overall' is of a part.*'diffpref score STORE --rewards NAME --segments 1"),
+        ("dense_dpo", {"data": {"score": "oracle"}}, "no candidate has a score 'oracle'"),
+        ("structural_dpo", {}, r"6 of 6 items of '.*' are no guided pairs; 'diffpref generate data/guided_clips --g"),
+            "structural_dpo",
+            {},
+            r"6 of 6 items of '.*' are no guided pairs; 'diffpref generate data/guided_clips --ground",
+        ),
+        ("video_dpo_omniscore", {}, "need the columns weight.*pairs by a score with data.rarity_bins"),
+        (
+            "video_dpo",
+            {"objective": {"flow_dpo": {"beta_schedule": "one_minus_t_sq"}}},
+            r"needs timesteps in \[0, 1\], those of a flow",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_is_encoded(
+    video_keys: Keys, method: str, changes: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    keys = video_keys(method=method, **changes)
+    trainer = Trainer(build_recipe({**keys, "data": {**keys["data"], "cache": str(tmp_path / "cache")}}))
+    with pytest.raises((DataError, ConfigError), match=why) as caught:
+        trainer.setup()
+    assert "\n" not in str(caught.value) and not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@ONE
+def test_parts_of_which_no_frame_is_shown_or_too_few_are_decided_teach_nothing(
+    video_keys: Keys, tmp_path: Path
+) -> None:
+    late = Judgement(0, 1, 1.0, start=1.0, end=1.25)  # the last of five frames; the first three of four are shown
+    ties = [Judgement(0, 1, 0.5, start=0.2 * k, end=0.2 * (k + 1)) for k in range(5)]
+    for parts, why in (
+        ([late], "6 pairs are judged by parts, and no frame that is shown lies in one without a tie"),
+        ([*ties[:4], replace(ties[4], probability=1.0)], "in 6 pairs at most 20% of the judged parts are no ties"),
+        (ties, "of 30 judgements none of aspect 'overall' is decided"),
+    ):
+        write_store(tmp_path / "store", [judged(n, *parts) for n in range(6)], replace=True)
+        keys = video_keys(method="dense_dpo", data={"source": str(tmp_path / "store"), "num_frames": 3})
+        with pytest.raises(DataError, match=why):
+            Trainer(build_recipe(keys)).setup()
 
 
 @ONE
