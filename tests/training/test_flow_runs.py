@@ -51,6 +51,18 @@ def test_a_pairwise_objective_trains_sd3(flow_keys: Keys, objective: str, adapte
         assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-6) and rows[0]["rewards/margins"] == 0
 
 
+def test_beta_may_follow_the_noise_level_of_a_flow(flow_keys: Keys, tmp_path: Path) -> None:
+    losses = []
+    for schedule in ("constant", "one_minus_t_sq"):
+        objective = {"flow_dpo": {"beta": 100, "beta_schedule": schedule}}
+        keys = flow_keys(method="flow_dpo", objective=objective, output=str(tmp_path / schedule))
+        losses.append(
+            [row["loss"] for row in Trainer(build_recipe({**keys, "optim": {"learning_rate": 1e-3}})).steps()]
+        )
+    assert losses[0][0] == losses[1][0] == pytest.approx(0.693147, abs=1e-6)
+    assert losses[0][1:] != losses[1][1:]
+
+
 def test_stopping_and_going_on_gives_the_same_bits(flow_keys: Keys, tmp_path: Path) -> None:
     shape = {"steps": 6, "batch_size": 2, "checkpoint_every": 2}
     straight = fit(flow_keys(output=str(tmp_path / "straight"), training=shape))

@@ -38,7 +38,7 @@ def test_the_frames_of_a_video_serve_dense_dpo(recipe_keys: Keys, name: str) -> 
 
 
 def test_dense_dpo_is_refused_of_pictures_with_the_reason(recipe_keys: Keys) -> None:
-    with pytest.raises(ConfigError, match="needs chosen_segment_log_ratio.*frames of a video, which a picture has not"):
+    with pytest.raises(ConfigError, match=r"chosen_segment_log_ratio.*frames of a video, which a picture has not"):
         make_plan(build_recipe(recipe_keys(method="dense_dpo")))
 
 

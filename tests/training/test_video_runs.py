@@ -303,10 +303,6 @@ def test_where_one_clip_wins_every_frame_dense_dpo_is_video_dpo_and_structural_d
         ("dense_dpo", {}, r"none of aspect 'overall' is of a part.*'diffpref score STORE --rewards NAME --segments 1"),
         ("dense_dpo", {"data": {"score": "oracle"}}, "no candidate has a score 'oracle'"),
         ("structural_dpo", {}, r"6 of 6 items of '.*' are no guided pairs; 'diffpref generate data/guided_clips --g"),
-            "structural_dpo",
-            {},
-            r"6 of 6 items of '.*' are no guided pairs; 'diffpref generate data/guided_clips --ground",
-        ),
         ("video_dpo_omniscore", {}, "need the columns weight.*pairs by a score with data.rarity_bins"),
         (
             "video_dpo",
