@@ -8,7 +8,8 @@ budget. Beta and learning rate of a row are the best of three, tried at a third 
 of their own. Then every row runs for every seed, which has data, order and noise of its own, and base and result draw
 for captions that nothing was learnt from. Intervals are 95 %, paired, by bootstrap over both seeds and captions.
 
-What an interrupted start has done is not done again, run by run. Tracks may run side by side, one process each.
+What an interrupted start has done is not done again, run by run. Tracks may run side by side, one process each, and so
+may different rows of a track (``--rows``): a last start without that finds them and writes the numbers.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +167,9 @@ class Job:
         """
         round_ = self.round(seed)
         family = load_model(round_.model, "cpu", None if weights is None else str(weights))
-        settings = replace(sampler_settings(round_.generation, family)[0], batch_size=AT_ONCE)
         texts, seeds = evaluation_pairs(load_prompts(prompts)[:limit], self.track.draws, seed)
+        at_once = math.ceil(len(texts) / math.ceil(len(texts) / AT_ONCE))
+        settings = replace(sampler_settings(round_.generation, family)[0], batch_size=at_once)
         media = make_sampler(family, settings, round_.model.precision)(texts, seeds)
         judges, facts = judges_and_facts(round_.evaluation.judges, "cpu")
         seen = column_of(media, texts, judges, facts)
@@ -210,22 +213,27 @@ class Job:
 
     # ------------------------------------------------------------ all of it
 
-    def all(self, seeds: Sequence[int]) -> None:
-        """Search, then run every row for every seed; write numbers and pages after each run."""
-        track = self.track
-        told = {key: value for key, value in asdict(track).items() if key != "rows"}
-        results: dict[str, Any] = {"track": told, "search": {}, "base": {}, "runs": {}}
-        for name in track.rows:
-            results["search"][name] = self.search(name)
-        for seed in seeds:
-            results["base"][str(seed)] = self.base(seed, track.judged_on)
-            for name in track.rows:
-                best = max(results["search"][name], key=lambda one: one["gain"])
-                found = self.run(name, seed, best["beta"], best["rate"])
-                results["runs"].setdefault(name, {})[str(seed)] = found
-                right = gain(results["base"][str(seed)], found["marks"]["1"])
+    def all(self, seeds: Sequence[int], rows: Sequence[str]) -> None:
+        """Search, then run rows for every seed; after each seed write the numbers, where these are all rows."""
+        chosen = {name: self.best(name) for name in rows}
+        for number, seed in enumerate(seeds, 1):
+            base = self.base(seed, self.track.judged_on)
+            for name in rows:
+                found = self.run(name, seed, chosen[name]["beta"], chosen[name]["rate"])
+                right = gain(base, found["marks"][f"{MARKS[-1]:g}"])
                 print(self.name, name, "seed", seed, f"{right:+.3f}", f"{found['seconds']:.0f} s", flush=True)
-            write_json(self.results / f"{self.name}.json", results)
+            if len(rows) == len(self.track.rows):
+                self.write(seeds[:number])
+
+    def write(self, seeds: Sequence[int]) -> None:
+        """Write the numbers of seeds for which every row has been run."""
+        results: dict[str, Any] = {"search": {name: self.search(name) for name in self.track.rows}, "runs": {}}
+        results["base"] = {str(seed): self.base(seed, self.track.judged_on) for seed in seeds}
+        for name, tried in results["search"].items():
+            best = max(tried, key=lambda one: one["gain"])
+            runs = {str(seed): self.run(name, seed, best["beta"], best["rate"]) for seed in seeds}
+            results["runs"][name] = runs
+        write_json(self.results / f"{self.name}.json", results)
 
 
 def train(recipe: Recipe, budget: int, folders: Mapping[float, Path]) -> dict[float, dict[str, int]]:
@@ -255,10 +263,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/headline"), help="data and runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="numbers, pictures and the page")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", help="of one track, the rows to run; not given: all")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.tracks:
-        Job(name, TRACKS[name], given.work / name, given.results).all(given.seeds)
+        track = TRACKS[name]
+        Job(name, track, given.work / name, given.results).all(given.seeds, given.rows or list(track.rows))
     write_pages(given.results, given.work, __doc__ or "")
 
 
