@@ -208,8 +208,8 @@ class Job:
         return tried
 
     def best(self, name: str) -> dict[str, Any]:
-        """Return the setting of a row with the most facts right."""
-        return max(self.search(name), key=lambda one: one["gain"])
+        """Return the setting of a row with the most facts right; a control has that of its row."""
+        return max(self.search(self.track.rows[name].control or name), key=lambda one: one["gain"])
 
     # ------------------------------------------------------------ all of it
 
@@ -227,10 +227,11 @@ class Job:
 
     def write(self, seeds: Sequence[int]) -> None:
         """Write the numbers of seeds for which every row has been run."""
-        results: dict[str, Any] = {"search": {name: self.search(name) for name in self.track.rows}, "runs": {}}
+        searched = [name for name, row in self.track.rows.items() if not row.control]
+        results: dict[str, Any] = {"search": {name: self.search(name) for name in searched}, "runs": {}}
         results["base"] = {str(seed): self.base(seed, self.track.judged_on) for seed in seeds}
-        for name, tried in results["search"].items():
-            best = max(tried, key=lambda one: one["gain"])
+        for name in self.track.rows:
+            best = self.best(name)
             runs = {str(seed): self.run(name, seed, best["beta"], best["rate"]) for seed in seeds}
             results["runs"][name] = runs
         write_json(self.results / f"{self.name}.json", results)

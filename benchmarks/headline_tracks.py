@@ -31,7 +31,7 @@ class Row:
         records: of an update; 8 pairs are 16 samples, as are 4 lists of four.
         options: of the objective, besides beta.
         reads: how the data are read, values of a recipe's section ``data``.
-        control: no method of its own.
+        control: of which row this is a control, whose beta and learning rate it takes; "" is a method of its own.
         curve: also judged when a quarter and half of the budget are spent.
     """
 
@@ -42,7 +42,7 @@ class Row:
     records: int = 8
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, Any] = field(default_factory=dict)
-    control: bool = False
+    control: str = ""
     curve: bool = False
 
     def changes(self, beta: float, rate: float) -> dict[str, Any]:
@@ -152,9 +152,9 @@ TRACKS = {
         rows={
             "diffusion_dpo": DPO,
             "ddim_inpo": Row(
-                {"ddim_inpo": {"num_steps": 10, "landing": "exact", **DROPPED}},
+                {"ddim_inpo": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "ddim_inpo",
-                "noise by DDIM inversion, 10 levels, eta 0.1",
+                "noise by DDIM inversion, 5 levels, eta 0.1",
                 curve=True,
             ),
             "smpo_diffusion": Row(
@@ -168,10 +168,10 @@ TRACKS = {
             "dpo_on_lists": Row(
                 {"diffusion_dpo": DROPPED},
                 "dpo",
-                "control: Diffusion-DPO on best and worst of RankDPO's lists",
+                "control: Diffusion-DPO, with its beta and learning rate, on best and worst of RankDPO's lists",
                 data="lists",
                 reads=BY_WINS,
-                control=True,
+                control="diffusion_dpo",
             ),
             "seppo": Row(
                 {"seppo": {"snapshot_every": 6, "num_inference_steps": 12, "guidance_scale": 1.0, **DROPPED}},
@@ -185,7 +185,7 @@ TRACKS = {
         judged_on="shapes:unseen:0-150",
         search_trained_on="shapes:seen:160-240",
         searched_on="shapes:seen:300-348",
-        grid=((500, 1e-3), (2000, 3e-4), (2000, 1e-3)),
+        grid=((2000, 3e-4), (2000, 1e-3), (8000, 1e-3)),
         rewards=_bundled("pickscore", "clip"),
         sources=(
             {"name": "sdxl", "model": SDXL, "candidates": 2},
