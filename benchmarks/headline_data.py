@@ -24,10 +24,15 @@ from diffpref.generation import load_prompts
 from diffpref.generation.candidates import candidate_of
 from diffpref.shapes.motion import FPS, MovingCaption, render_clip
 
-__all__ = ["Data"]
+__all__ = ["Data", "texts_of"]
 
 SECONDS = 0.5
 """Of a segment: half of a clip of the moving shapes."""
+
+
+def texts_of(prompts: str) -> list[str]:
+    """Return the captions of a track's field: of one split, or of several with ``+`` between them."""
+    return [text for part in prompts.split("+") for text in load_prompts(part)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Data:
         """Return a recipe: two candidates from each of several rendered clips of a caption."""
         truths = self.work / str(seed) / "truths"
         if not (truths / MANIFEST).exists():
-            write_store(truths, _rendered(load_prompts(prompts), self.track.truths, seed))
+            write_store(truths, _rendered(texts_of(prompts), self.track.truths, seed))
         left_out = ("prompts", "candidates", "rewards")
         given = {name: value for name, value in self.drawn(seed).items() if name not in left_out}
         return {**given, "seed": seed, "ground_truth": str(truths), "candidates": 2}

@@ -4,9 +4,10 @@
 
 A track trains one bundled model by every method that it is for. A run may spend so many forwards of the denoiser, one
 sample each, those of reference, inversion and on-policy sampling included; it ends with the update that reaches the
-budget. Beta and learning rate of a row are the best of three, tried at a third of the budget with a seed and captions
-of their own. Then every row runs for every seed, which has data, order and noise of its own, and base and result draw
-for captions that nothing was learnt from. Intervals are 95 %, paired, by bootstrap over both seeds and captions.
+budget. Beta and learning rate of a row are the best of three, tried at two thirds of the budget with a seed and
+captions of their own. Then every row runs for every seed, which has data, order and noise of its own, and base and
+result draw for captions that nothing was learnt from. Intervals are 95 %, paired, by bootstrap over both seeds and
+captions.
 
 What an interrupted start has done is not done again, run by run. Tracks may run side by side, one process each, and so
 may different rows of a track (``--rows``): a last start without that finds them and writes the numbers.
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from headline_data import Data
+from headline_data import Data, texts_of
 from headline_pages import write_pages
 from headline_table import gain
 from headline_tracks import TRACKS, Kind, Track
@@ -37,7 +38,6 @@ from diffpref.core.files import publish_folder, read_json, remove_folder, write_
 from diffpref.core.media import Clip
 from diffpref.evaluation.compare import column_of
 from diffpref.evaluation.plan import evaluation_pairs
-from diffpref.generation import load_prompts
 from diffpref.loops import load_alignment
 from diffpref.loops.judging import judges_and_facts
 from diffpref.loops.opening import load_model, make_sampler, sampler_settings
@@ -45,7 +45,9 @@ from diffpref.rewards.oracle import Oracle
 from diffpref.training import Trainer
 
 RESULTS = Path(__file__).with_suffix("")
-SEARCH_SEED, SEARCH_SHARE = 100, 1 / 3
+SEARCH_SEED, SEARCH_SHARE = 100, 2 / 3
+MOST_UPDATES = 5760
+"""A budget of forwards ends every run before."""
 MARKS = (0.25, 0.5, 1.0)
 """Shares of the budget after which a run is judged."""
 SHOWN = 6
@@ -119,7 +121,7 @@ class Job:
             "output": str(self.folder(name, seed, beta, rate) / "run"),
             "data.source": str(source),
             "data.cache": f"{source}-cache",
-            "training.steps": self.track.budget,  # more than are done: every update spends several forwards
+            "training.steps": MOST_UPDATES,
             **row.changes(beta, rate),
         }
         return build_recipe(self.round(seed).training.model_dump(mode="json"), changes)
@@ -167,7 +169,7 @@ class Job:
         """
         round_ = self.round(seed)
         family = load_model(round_.model, "cpu", None if weights is None else str(weights))
-        texts, seeds = evaluation_pairs(load_prompts(prompts)[:limit], self.track.draws, seed)
+        texts, seeds = evaluation_pairs(texts_of(prompts)[:limit], self.track.draws, seed)
         at_once = math.ceil(len(texts) / math.ceil(len(texts) / AT_ONCE))
         settings = replace(sampler_settings(round_.generation, family)[0], batch_size=at_once)
         media = make_sampler(family, settings, round_.model.precision)(texts, seeds)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from headline_data import texts_of
 from headline_table import ALL, Cells, Found, curve_point, page
 from headline_tracks import TRACKS
 from matplotlib.figure import Figure
 
 from diffpref.core.files import read_json, write_atomic
 from diffpref.core.media import Clip
-from diffpref.generation import load_prompts
 from diffpref.plotting import labelled_grid
 from diffpref.plotting.canvas import BLUE, GREY, ORANGE
 from diffpref.plotting.clips import Strip, encode_gif, strip_sheet
@@ -66,7 +66,7 @@ def _draw_samples(name: str, cells: Cells, work: Path, results: Path) -> None:
     if not all((folder / "samples.npy").exists() for folder in folders.values()):
         return
     drawn = {row: np.load(folder / "samples.npy", allow_pickle=False) for row, folder in folders.items()}
-    prompts = load_prompts(track.judged_on)[:SHOWN]
+    prompts = texts_of(track.judged_on)[:SHOWN]
     picks = [number * track.draws for number in range(SHOWN)]
     if drawn["base"].ndim == 4:
         rows = [

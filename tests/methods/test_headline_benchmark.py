@@ -51,10 +51,10 @@ def test_each_row_is_a_recipe_of_its_own_method(
             assert told.control or recipe.method.name == row
             assert plan.method.needs
         searched, learnt = (
-            set(script.load_prompts(track.searched_on) + script.load_prompts(track.search_trained_on)),
-            set(script.load_prompts(track.trained_on)),
+            set(script.texts_of(track.searched_on) + script.texts_of(track.search_trained_on)),
+            set(script.texts_of(track.trained_on)),
         )
-        assert not (searched | learnt) & set(script.load_prompts(track.judged_on))
+        assert not (searched | learnt) & set(script.texts_of(track.judged_on))
         assert not searched & learnt
 
 
