@@ -28,7 +28,8 @@ class Row:
         objective: its name; beta comes from the search.
         own: what it has that Diffusion-DPO has not, in words.
         data: which.
-        records: of an update; 8 pairs are 16 samples, as are 4 lists of four.
+        records: of an update: 8 pairs, or 4 lists of four, which are as many samples; 2 or 3 where a record costs so
+            many forwards that there would be few updates.
         options: of the objective, besides beta.
         reads: how the data are read, values of a recipe's section ``data``.
         control: of which row this is a control, whose beta and learning rate it takes; "" is a method of its own.
@@ -155,12 +156,14 @@ TRACKS = {
                 {"ddim_inpo": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "ddim_inpo",
                 "noise by DDIM inversion, 5 levels, eta 0.1",
+                records=3,
                 curve=True,
             ),
             "smpo_diffusion": Row(
                 {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "smpo_diffusion",
                 "noise by ReNoise inversion, 5 levels; each pair counts by how sure PickScore is",
+                records=2,
                 options=WEIGHED,
                 curve=True,
             ),
@@ -174,9 +177,10 @@ TRACKS = {
                 control="diffusion_dpo",
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 6, "num_inference_steps": 12, "guidance_scale": 1.0, **DROPPED}},
+                {"seppo": {"snapshot_every": 15, "num_inference_steps": 12, "guidance_scale": 1.0, **DROPPED}},
                 "seppo",
-                "winners alone; losers drawn by a snapshot of the policy, one kept each 6 updates",
+                "winners alone; losers drawn by a snapshot of the policy, one kept each 15 updates",
+                records=2,
             ),
             "dcpo": DCPO,
         },
@@ -193,10 +197,10 @@ TRACKS = {
             {"name": "earlier", "model": SDXL, "weights": EARLIER},
         ),
         compared=(
-            Question("InPO after about as many updates as Diffusion-DPO's quarter", "ddim_inpo", against_mark="0.25"),
-            Question("SmPO after about as many updates", "smpo_diffusion", against_mark="0.25"),
-            Question("InPO after as many forwards", "ddim_inpo"),
-            Question("SmPO after as many forwards", "smpo_diffusion"),
+            Question("InPO within the same forwards: about as many updates, a third of the pairs", "ddim_inpo"),
+            Question("InPO from about as many pairs", "ddim_inpo", against_mark="0.25"),
+            Question("SmPO within the same forwards: about as many updates, a fifth of the pairs", "smpo_diffusion"),
+            Question("SmPO from about as many pairs", "smpo_diffusion", against_mark="0.25"),
             Question("RankDPO above pairs of the same pictures", "rank_dpo", "dpo_on_lists"),
             Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
             Question("SePPO near a paired method", "seppo"),
@@ -212,6 +216,7 @@ TRACKS = {
                 {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "smpo_diffusion",
                 "noise by ReNoise inversion of the flow, 5 levels; each pair counts by how sure PickScore is",
+                records=3,
                 options=WEIGHED,
                 curve=True,
             ),
@@ -231,10 +236,8 @@ TRACKS = {
             {"name": "earlier", "model": SD3, "weights": EARLIER},
         ),
         compared=(
-            Question(
-                "SmPO after about as many updates as Diffusion-DPO's quarter", "smpo_diffusion", against_mark="0.25"
-            ),
-            Question("SmPO after as many forwards", "smpo_diffusion"),
+            Question("SmPO within the same forwards: fewer updates, a quarter of the pairs", "smpo_diffusion"),
+            Question("SmPO from about as many pairs", "smpo_diffusion", against_mark="0.25"),
             Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
             Question("DCPO helps prompts to be followed", "dcpo"),
         ),
@@ -257,9 +260,10 @@ TRACKS = {
                 reads={"score": None},
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 3, "num_inference_steps": 6, "guidance_scale": 1.0}},
+                {"seppo": {"snapshot_every": 12, "num_inference_steps": 6, "guidance_scale": 1.0}},
                 "seppo",
-                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 3 updates",
+                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 12 updates",
+                records=2,
             ),
         },
         budget=1536,
