@@ -184,6 +184,9 @@ def curve_point(track: Track, cells: Cells, name: str, mark: str) -> Found:
 
 def compared(track: Track, cells: Cells) -> str:
     """Return rows against rows, on the same captions and seeds."""
+    moves = MOVED in cells.judged("base")[0]["scores"]
+    head = ["asked", "difference", "all facts right, points", "facts, points"]
+    head += ["moves, pixels a frame"] if moves else []
     rows = []
     for one in track.compared:
         marks = (one.mark, one.against_mark)
@@ -193,8 +196,9 @@ def compared(track: Track, cells: Cells) -> str:
             f"`{name}`{'' if mark == ALL else f' at {float(mark):.0%}'}"
             for name, mark in zip((one.name, one.against), marks, strict=True)
         ]
-        rows.append([one.asked, f"{at[0]} minus {at[1]}", right.told(100), share.told(100)])
-    return _lines(["asked", "difference", "all facts right, points", "facts, points"], rows)
+        told = [one.asked, f"{at[0]} minus {at[1]}", right.told(100), share.told(100)]
+        rows.append(told + ([cells.difference(one.name, MOVED, one.against, marks).told(digits=2)] if moves else []))
+    return _lines(head, rows)
 
 
 def search_table(track: Track, cells: Cells) -> str:
