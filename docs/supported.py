@@ -15,8 +15,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["outcomes", "page"]
+__all__ = ["PAGE", "outcomes", "page"]
 
+PAGE = Path(__file__).with_name("support_matrix.md")
+"""What is written."""
 TEST = re.compile(r"test_a_method_trains_goes_on_and_exports\[(?P<method>[\w-]+)-(?P<family>\w+)\]")
 HEAD = """# Support matrix
 
@@ -67,6 +69,5 @@ def page(found: Mapping[tuple[str, str], str]) -> str:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).with_name("support_matrix.md")
-    target.write_text(page(outcomes(Path(sys.argv[1]))))
-    print(f"{target.name}: {target.stat().st_size:,} bytes")
+    PAGE.write_text(page(outcomes(Path(sys.argv[1]))), encoding="utf-8")
+    print(f"{PAGE.name}: {PAGE.stat().st_size:,} bytes")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from method_cases import FAMILIES, cases
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "supported.py"
 RESULTS = """<testsuites><testsuite>
@@ -46,3 +47,17 @@ def test_a_file_without_the_matrix_is_refused(script: Any, tmp_path: Path) -> No
     (tmp_path / "other.xml").write_text("<testsuites/>")
     with pytest.raises(ValueError, match=r"no test of the matrix in this file; run tests/methods/test_support_matrix"):
         script.page(script.outcomes(tmp_path / "other.xml"))
+
+
+def test_the_page_is_of_every_method_and_family_of_the_matrix_and_nothing_fails(script: Any) -> None:
+    """Stale; run the matrix, then: python docs/supported.py FILE."""
+    text = script.PAGE.read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    head, _, *body = rows
+    assert head == ["method", *FAMILIES]
+    known = cases()
+    assert [row[0] for row in body] == list(known)
+    for method, *found in body:
+        empty = [family for family, cell in zip(FAMILIES, found, strict=True) if cell != "yes"]
+        assert empty == [family for family in FAMILIES if family in known[method].empty], method
+    assert all(f") {reason}." in text for case in known.values() for reason in case.empty.values())
