@@ -1,4 +1,4 @@
-"""Thirty updates of every script that made the bundled models, from renders to cards, and a resume."""
+"""Eight updates of every script that made the bundled models, from renders to cards, and a resume."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from diffpref.pretraining.moving_text import warm_up
 from diffpref.sampling import SamplerSettings
 from diffpref.shapes.motion import SPLITS, moving_captions
 
-STEPS = 30
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vae.main(work / "vae", steps=STEPS, num_scenes=20)
     text.main(work / "text", steps=STEPS)
     unet.main(work / "vae" / "model", work / "text" / "model", work / "unet", steps=STEPS, scenes_per_caption=1)
-    # pictures of the bundled pipeline: those of a network after 30 updates have no right facts to compare
+    # pictures of the bundled pipeline: those of a network after 8 updates have no right facts to compare
     for name, seed in (("samples", 1), ("hps_samples", 2)):
         samples.main(
             Path(resolve("bundled:shapes-sdxl")), work / name, per_caption=3, num_captions=10, seed=seed,
