@@ -7,14 +7,15 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TypeAlias
 
 from pyarrow import parquet
+from torch import Tensor
 
 from diffpref.core.contracts import Judge, Judgement, Record, Reward
-from diffpref.core.errors import ConfigError, DataError
+from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.media import Clip
 from diffpref.data import Store
 from diffpref.data.clips import read_clip
@@ -74,6 +75,7 @@ def judge_parts(
 
     Raises:
         DataError: candidates of a record that are no clips, or differ, or do not tell their speed.
+        ShapeError: a reward or judge did not answer once for each question.
     """
     made, unread = [], 0
     for record in records:
@@ -81,17 +83,16 @@ def judge_parts(
             made.append(record)
             continue
         clips, fps = _read(record)
-        parts = equal_parts(len(clips[0].frames), fps=fps, seconds=settings.seconds)
+        places = equal_parts(len(clips[0].frames), fps=fps, seconds=settings.seconds)
+        parts = [[Clip(clip.frames[first:last], fps) for clip in clips] for first, last in places]
         told: list[Judgement] = []
         for name, judge in judges.items():
             annotator = _annotator(name, judge)
-            for first, last in parts:
-                shown = [Clip(clip.frames[first:last], fps) for clip in clips]
-                start, end = first / fps, last / fps
-                for one, other, label in _labels(judge, shown, record, settings.tie):
-                    unread += label is None
-                    if label is not None:
-                        told.append(Judgement(one, other, PROBABILITY[label], 1.0, annotator, start=start, end=end))
+            for number, one, other, label in _labels(name, judge, parts, record, settings.tie):
+                unread += label is None
+                if label is not None:
+                    start, end = (place / fps for place in places[number])
+                    told.append(Judgement(one, other, PROBABILITY[label], 1.0, annotator, start=start, end=end))
         names = {_annotator(name, judge) for name, judge in judges.items()}
         kept = [j for j in record.judgements if j.annotator not in names or (j.start is None and j.end is None)]
         made.append(replace(record, judgements=(*kept, *told)))
@@ -118,29 +119,48 @@ def _read(record: Record) -> tuple[list[Clip], float]:
 
 
 def _labels(
-    judge: PartJudge, shown: Sequence[Clip], record: Record, tie: float
-) -> Iterator[tuple[int, int, int | None]]:
-    """Yield each two candidates with the label of one part of theirs, None where an answer is no number."""
-    both = list(combinations(range(len(shown)), 2))
+    name: str, judge: PartJudge, parts: Sequence[Sequence[Clip]], record: Record, tie: float
+) -> Iterator[tuple[int, int, int, int | None]]:
+    """Yield the number of each part, each two candidates and their label there, None where an answer is no number.
+
+    All parts are asked about at once, so that what answers can take several together.
+    """
+    numbers = range(len(parts[0]))
+    asked = [(part, one, other) for part in range(len(parts)) for one, other in combinations(numbers, 2)]
     if isinstance(judge, Reward):
+        places = list(product(range(len(parts)), numbers))
+        shown = [parts[part][number] for part, number in places]
         told = [metadata_of(record)] * len(shown) if judge.info.needs_metadata else None
-        scores = judge.score(shown, [record.prompt] * len(shown), told).tolist()
-        labels = [_label(scores[one] - scores[other], tie) for one, other in both]
+        answers = _answers(name, judge.score(shown, [record.prompt] * len(shown), told), len(shown))
+        scores = dict(zip(places, answers, strict=True))
+        labels = [_label(scores[part, one] - scores[part, other], tie) for part, one, other in asked]
     else:
-        labels = _verdicts(judge, shown, record.prompt, both, tie)
+        labels = _verdicts(name, judge, parts, record.prompt, asked, tie)
         if not getattr(judge, "both_orders", False):  # else it has asked in both orders itself
-            swapped = _verdicts(judge, shown, record.prompt, [(other, one) for one, other in both], tie)
-            answers = zip(labels, swapped, strict=True)
-            labels = [None if one is None or other is None else agreed_label(one, other) for one, other in answers]
-    yield from ((one, other, label) for (one, other), label in zip(both, labels, strict=True))
+            swapped = _verdicts(name, judge, parts, record.prompt, [(part, b, a) for part, a, b in asked], tie)
+            both = zip(labels, swapped, strict=True)
+            labels = [None if one is None or other is None else agreed_label(one, other) for one, other in both]
+    yield from ((*sides, label) for sides, label in zip(asked, labels, strict=True))
 
 
 def _verdicts(
-    judge: Judge, shown: Sequence[Clip], prompt: str, both: Sequence[tuple[int, int]], tie: float
+    name: str,
+    judge: Judge,
+    parts: Sequence[Sequence[Clip]],
+    prompt: str,
+    asked: Sequence[tuple[int, int, int]],
+    tie: float,
 ) -> list[int | None]:
     """Return what a judge says of the first of each two, asked in this order alone."""
-    first, second = ([shown[sides[place]] for sides in both] for place in (0, 1))
-    return [_label(p - 0.5, tie) for p in judge.compare(first, second, [prompt] * len(both)).tolist()]
+    first, second = [parts[part][one] for part, one, _ in asked], [parts[part][other] for part, _, other in asked]
+    said = _answers(name, judge.compare(first, second, [prompt] * len(asked)), len(asked))
+    return [_label(probability - 0.5, tie) for probability in said]
+
+
+def _answers(name: str, said: Tensor, count: int) -> list[float]:
+    if said.shape != (count,):
+        raise ShapeError(f"'{name}' gave shape {tuple(said.shape)} for {count} questions about parts of clips")
+    return [float(value) for value in said]
 
 
 def _label(gap: float, tie: float) -> int | None:

@@ -16,7 +16,7 @@ import torch
 from diffpref import rewards
 from diffpref.cli import main
 from diffpref.core.contracts import Candidate, Judgement, Record
-from diffpref.core.errors import ConfigError, DataError
+from diffpref.core.errors import ConfigError, DataError, ShapeError
 from diffpref.core.media import Clip
 from diffpref.data import read_store, write_store
 from diffpref.data.clips import encode_clip
@@ -149,6 +149,15 @@ def store(tmp_path: Path) -> Path:
     ]
     write_store(tmp_path / "clips", [replace(one, source="guided") for one in records])
     return tmp_path / "clips"
+
+
+def test_an_answer_a_question_is_expected() -> None:
+    class Short(Brighter):
+        def compare(self, first: Sequence[Clip], second: Sequence[Clip], prompts: Sequence[str]) -> torch.Tensor:
+            return torch.zeros(1)
+
+    with pytest.raises(ShapeError, match=r"'judge' gave shape \(1,\) for 2 questions about parts"):
+        judge_parts([pair()], {"judge": Short()}, PartSettings(0.5))
 
 
 def test_too_many_unreadable_answers_stop_the_work(store: Path, tmp_path: Path) -> None:
