@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pyarrow import parquet
 from torch import Tensor
@@ -188,7 +188,8 @@ def judge_parts_of_store(
         settings: how long parts are, and what is a tie.
         on_progress: called with (records there, records in all) at the start and after each part.
         unit_size: records of one part of the store.
-        max_unusable: the largest share of answers that may be NaN or infinite, in each part of the store.
+        max_unusable: the largest share of all answers that may be NaN or infinite; as soon as this process has seen
+            more, it stops.
 
     Raises:
         ConfigError: no judges, or the output is the store itself.
@@ -199,7 +200,7 @@ def judge_parts_of_store(
     output, settings = Path(output), settings or PartSettings()
     if output.resolve() == store.folder.resolve():
         raise ConfigError(f"{output} is the store that is judged; choose another folder for the judged one")
-    plan = {
+    plan: dict[str, Any] = {
         "kind": "judged parts",
         "store": store.digest,
         "made_by": store.manifest.get("generator", {}),
@@ -213,15 +214,19 @@ def judge_parts_of_store(
     def rows(number: int) -> range:
         return range(number * unit_size, min((number + 1) * unit_size, len(store)))
 
+    seen: Counter[str] = Counter()
+
     def make(number: int) -> list[Record]:
         made, unread = judge_parts([store[row] for row in rows(number)], judges, settings)
-        told = sum(not (j.start is None and j.end is None) for record in made for j in record.judgements)
+        names = plan["judges"]
+        told = [j for record in made for j in record.judgements if j.annotator in names and j.start is not None]
+        seen.update(records=len(made), unread=unread, answers=len(told) + unread)
         if unread:
-            logger.warning("%d of %d answers about parts are no numbers", unread, told + unread)
-        if unread > max_unusable * (told + unread):
+            logger.warning("%d of %d answers about parts are no numbers", seen["unread"], seen["answers"])
+        if seen["unread"] > max_unusable * seen["answers"] * len(store) / seen["records"]:  # more than all may have
             raise DataError(
-                f"{unread} of {told + unread} answers about parts are NaN or infinite, more than the {max_unusable:.0%}"
-                " that may be (--max_unusable)"
+                f"{seen['unread']} of {seen['answers']} answers about parts are NaN or infinite, more than the"
+                f" {max_unusable:.0%} of all that may be (--max_unusable)"
             )
         return made
 

@@ -28,7 +28,7 @@ class DenseDPO(VideoDPO):
 
     source: ClassVar[str] = (
         "Wu et al., DenseDPO: Fine-Grained Temporal Preference Optimization for Video Diffusion Models, NeurIPS 2025,"
-        " arXiv:2506.03517, section 3 and appendices A and E"
+        " arXiv:2506.03517, eq. 7 and appendix E"
     )
     evidence: ClassVar[str] = "paper"
 

@@ -25,7 +25,7 @@ class StructuralDPO(VideoDPO):
 
     source: ClassVar[str] = (
         "Wu et al., DenseDPO: Fine-Grained Temporal Preference Optimization for Video Diffusion Models, NeurIPS 2025,"
-        " arXiv:2506.03517, section 3.2"
+        " arXiv:2506.03517, algorithms 1 and 2"
     )
     evidence: ClassVar[str] = "paper"
 

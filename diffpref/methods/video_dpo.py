@@ -5,8 +5,9 @@ sides, and the error of a side is the mean over channels, frames, height and wid
 is what was published with it: no caption dropout, and the objective ``flow_dpo``, whose beta may follow the noise level
 of a flow (``beta_schedule: one_minus_t_sq``; the paper recommends the constant one). DenseDPO calls it vanilla DPO.
 
-Published: beta 500 for videos (LoRA of rank 128, learning rate 1e-5, 256 pairs an update, 1000 updates), 100 for
-Stable Diffusion 3.5 (flow_grpo). Both absorb the factor 1/2 and the mean over elements.
+Published: beta 500 for videos, by the paper with LoRA of rank 64, learning rate 5e-6 and 64 pairs an update, by
+DenseDPO's with rank 128, 1e-5 and 256; 100 for Stable Diffusion 3.5 (flow_grpo). All absorb the factor 1/2 and the mean
+over elements.
 """
 
 from __future__ import annotations

@@ -131,6 +131,8 @@ def make_plan(recipe: Recipe) -> Plan:
     view = _try(found, "objective", lambda: view_of(taken)) or ""
     if recipe.data.positive_share is not None and view != "points":
         found.append(f"data.positive_share: is for single labelled samples, and these parts take {view or 'others'}")
+    if recipe.data.rarity_bins is not None and view != "pairs":
+        found.append(f"data.rarity_bins: is for pairs, and these parts take {view or 'others'}")
     rewards = getattr(method, "rewards", ())
     found += check_named(rewards, f"method.{recipe.method.name}.rewards")
     if found := [*found, *refusals(recipe.bank, specs, composition, likelihood)]:

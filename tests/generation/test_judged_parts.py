@@ -165,8 +165,17 @@ def test_too_many_unreadable_answers_stop_the_work(store: Path, tmp_path: Path) 
         def compare(self, first: Sequence[Clip], second: Sequence[Clip], prompts: Sequence[str]) -> torch.Tensor:
             return torch.full((len(prompts),), math.nan)
 
-    with pytest.raises(DataError, match="16 of 16 answers about parts are NaN or infinite, more than the 1%"):
+    with pytest.raises(DataError, match="16 of 16 answers about parts are NaN or infinite, more than the 1% of all"):
         judge_parts_of_store(read_store(store), {"judge": Silent()}, tmp_path / "judged", PartSettings(0.5))
+
+    class Once(Brighter):
+        def compare(self, first: Sequence[Clip], second: Sequence[Clip], prompts: Sequence[str]) -> torch.Tensor:
+            said = super().compare(first, second, prompts)
+            return said.fill_(math.nan) if self.asked <= len(prompts) else said
+
+    few = {"unit_size": 2, "max_unusable": 0.2}  # two of the first four answers, and two of all sixteen
+    judged = judge_parts_of_store(read_store(store), {"judge": Once()}, tmp_path / "few", PartSettings(0.5), **few)
+    assert sum(len(record.judgements) for record in judged) == 14
     with pytest.raises(ConfigError, match="is the store that is judged"):
         judge_parts_of_store(read_store(store), {"judge": Brighter()}, store)
     with pytest.raises(ConfigError, match="no judges"):

@@ -42,6 +42,13 @@ def test_dense_dpo_is_refused_of_pictures_with_the_reason(recipe_keys: Keys) -> 
         make_plan(build_recipe(recipe_keys(method="dense_dpo")))
 
 
+def test_rare_gaps_are_those_of_pairs_by_a_score(recipe_keys: Keys) -> None:
+    with pytest.raises(ConfigError, match=r"data.rarity_bins: is for pairs, and these parts take points"):
+        make_plan(build_recipe(recipe_keys(method="diffusion_kto", data__rarity_bins=10)))
+    with pytest.raises(ConfigError, match="rarity_bins: is of pairs by score; name one in score"):
+        build_recipe(recipe_keys(data__rarity_bins=10, data__score=None))
+
+
 def test_what_no_frame_gives_is_told_with_the_reason(recipe_keys: Keys) -> None:
     keys = recipe_keys(model__family="unet3d", objective="inversion_dpo", method="denoising")
     with pytest.raises(ConfigError, match="segment_kl; a segment of it is a point of an inverted trajectory") as caught:
