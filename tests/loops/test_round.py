@@ -94,20 +94,23 @@ def test_a_wrong_recipe_gives_one_line_and_exit_code_2(capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_the_demo_command_runs_resumes_and_repeats_itself(tmp_path: Path) -> None:
-    recipe = _small(tmp_path)
+def test_the_demo_command_runs_resumes_and_repeats_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def words(output: Path) -> list[str]:
+        return ["demo", "--recipe", str(recipe), "--output", str(output), "--json"]
 
     def run(output: Path) -> dict[str, Any]:
-        words = ["demo", "--recipe", str(recipe), "--output", str(output), "--json"]
-        done = subprocess.run([sys.executable, "-m", "diffpref", *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results: dict[str, Any] = json.loads(done.stdout)
+        capsys.readouterr()
+        assert main(words(output)) == 0
+        results: dict[str, Any] = json.loads(capsys.readouterr().out)
         return results
 
+    recipe = _small(tmp_path)
     first = run(tmp_path / "a")
     for name in ("report.html", "grid.png", "results.json", "run/lora/pytorch_lora_weights.safetensors"):
         assert (tmp_path / "a" / name).is_file()
     drawn = {part: part.stat().st_mtime_ns for part in (tmp_path / "a" / "data").glob("part-*")}
     assert drawn and run(tmp_path / "a") == first
     assert drawn == {part: part.stat().st_mtime_ns for part in drawn}  # nothing was drawn again
-    assert run(tmp_path / "b") == first  # the same seed gives the same numbers
+    command = [sys.executable, "-m", "diffpref", *words(tmp_path / "b")]  # another process, the same seed and numbers
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout) == first, done.stderr
