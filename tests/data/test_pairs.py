@@ -61,11 +61,14 @@ def test_ties_stay_when_asked():
     assert (pair.chosen, pair.rejected, pair.probability) == (1, 0, 0.5)
 
 
-def test_judgements_of_parts_and_of_other_aspects_are_left_out():
-    records = [judged(Judgement(0, 1, 1.0, start=0.0, end=1.0), Judgement(0, 1, 0.0, aspect="style"))]
+def test_judgements_of_other_aspects_are_left_out_and_parts_count_only_where_nobody_judged_the_whole():
+    part = Judgement(0, 1, 1.0, start=0.0, end=1.0)
+    records = [judged(part, Judgement(0, 1, 0.0, aspect="style"))]
     assert [(p.chosen, p.rejected) for p in pair_view(records, aspect="style")] == [(1, 0)]
+    assert [(p.chosen, p.rejected) for p in pair_view(records)] == [(0, 1)]
+    assert [(p.chosen, p.rejected) for p in pair_view([judged(part, Judgement(0, 1, 0.0))])] == [(1, 0)]
     with pytest.raises(DataError):
-        pair_view(records)
+        pair_view([judged(Judgement(0, 1, 0.0, aspect="style"))])
 
 
 @pytest.mark.parametrize(
