@@ -177,7 +177,15 @@ TRACKS = {
                 control="diffusion_dpo",
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 15, "num_inference_steps": 12, "guidance_scale": 1.0, **DROPPED}},
+                {
+                    "seppo": {
+                        "snapshot_every": 15,
+                        "num_inference_steps": 12,
+                        "guidance_scale": 1.0,
+                        "reencode": True,
+                        **DROPPED,
+                    }
+                },
                 "seppo",
                 "winners alone; losers drawn by a snapshot of the policy, one kept each 15 updates",
                 records=2,
@@ -260,7 +268,7 @@ TRACKS = {
                 reads={"score": None},
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 12, "num_inference_steps": 6, "guidance_scale": 1.0}},
+                {"seppo": {"snapshot_every": 12, "num_inference_steps": 6, "guidance_scale": 1.0, "reencode": True}},
                 "seppo",
                 "the best of four alone; losers drawn by a snapshot of the policy, one kept each 12 updates",
                 records=2,

@@ -24,7 +24,7 @@ from diffpref.core.contracts import Batch, Context, RoleSpec, Rows, Snapshots
 from diffpref.methods import registry
 from diffpref.methods._drawing import Drawing
 from diffpref.methods.denoising import Denoising
-from diffpref.sampling import draw_latents
+from diffpref.sampling import draw_latents, reencode_latents
 
 __all__ = ["SePPO"]
 
@@ -57,6 +57,17 @@ class SePPO(Denoising, Drawing):
         default=None, description="updates between two draws of the reference; not given: with each snapshot"
     )
 
+    reencode: bool = Field(
+        default=False,
+        description="turn samples into 8-bit pixels and encode these, as winners were; costs VAE and its memory. Where"
+        " winners were drawn by a model, too, latents that never were pixels are told apart by that alone",
+    )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a run needs the VAE beside the denoiser."""
+        return self.reencode
+
     def misfits(self, recipe: Recipe) -> Iterator[str]:
         """Yield a line where no interval of snapshots is given: only whoever knows how long the run is can say it."""
         given = recipe.roles.get("reference")
@@ -84,6 +95,8 @@ class SePPO(Denoising, Drawing):
         """Draw the loser of each record with the snapshot that is the reference now."""
         shape = batch.media["chosen"].shape[1:]
         made = draw_latents(batch, context, "reference", self.sampler, shape)
+        if self.reencode:
+            made = reencode_latents(batch, context, made, self.drawn_at_once)
         return replace(batch, media={**batch.media, "rejected": made})
 
     def prepare(self, batch: Batch, context: Context) -> Rows:

@@ -14,7 +14,7 @@ from diffpref.sampling.inversion import (
     invert,
 )
 from diffpref.sampling.mixture import GeometricMixture, MixedRole, mixture_of
-from diffpref.sampling.on_policy import draw_latents, score_latents
+from diffpref.sampling.on_policy import draw_latents, reencode_latents, score_latents
 from diffpref.sampling.sampler import OnStep, Sampler, SamplerSettings, decoded, sample_latents, sampling_path
 from diffpref.sampling.sdedit import BEGINNINGS, Beginning, SdeditSampler, noised_to, sdedit_begin
 from diffpref.sampling.text import TextSampler, TextSettings
@@ -44,6 +44,7 @@ __all__ = [
     "invert",
     "mixture_of",
     "noised_to",
+    "reencode_latents",
     "sample_latents",
     "sampling_path",
     "score_latents",

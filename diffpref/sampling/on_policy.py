@@ -11,9 +11,10 @@ from diffpref.core.contracts import Batch, Conditioning, Context
 from diffpref.core.errors import ShapeError
 from diffpref.sampling.sampler import SamplerSettings, decoded, sample_latents
 
-__all__ = ["draw_latents", "score_latents"]
+__all__ = ["draw_latents", "reencode_latents", "score_latents"]
 
 STREAM = "on-policy latents"
+POSTERIOR = "on-policy posterior"
 
 
 @torch.no_grad()
@@ -44,6 +45,28 @@ def draw_latents(batch: Batch, context: Context, role: str, settings: SamplerSet
         drawn = sample_latents(family, context.roles[role], initial[rows], told.take(rows), negative, settings)
         made.append(drawn[: len(batch) - start])
     return torch.cat(made)
+
+
+@torch.no_grad()
+def reencode_latents(batch: Batch, context: Context, latents: Tensor, at_once: int = 16) -> Tensor:
+    """Return latents as they are when they have been 8-bit pixels, as those of data were.
+
+    Latents that a sampler leaves and those that a VAE makes of pictures differ in what no one sees and a denoiser does.
+
+    Args:
+        batch: of N records, by which the posterior's noise is keyed.
+        context: of the step, with a family whose VAE is loaded.
+        latents: (N, ...), a sample each.
+        at_once: samples that are pictures at the same time.
+    """
+    family, found = context.family, []
+    for start in range(0, len(latents), at_once):
+        own = slice(start, start + at_once)
+        pixels = torch.from_numpy(decoded(family, latents[own])).movedim(-1, -3).float() / 127.5 - 1
+        posterior = family.encode_media(pixels.to(latents.device))
+        noise = context.random.normal(POSTERIOR, batch.keys[own], latents.shape[1:]).to(posterior.mean)
+        found.append(posterior.mean + posterior.std * noise)
+    return torch.cat(found)
 
 
 @torch.no_grad()

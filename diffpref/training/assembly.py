@@ -151,7 +151,8 @@ def assemble(recipe: Recipe, plan: Plan, random: Random, batches: Batches, machi
     """
     adapter, cast = plan.adapter, partial(autocast, recipe.model.precision, machine.device)
     scorers = load_named(plan.rewards, str(machine.device))
-    parts = ("network", "vae") if scorers else ("network",)  # what is scored is decoded
+    decodes = scorers or getattr(plan.method, "decodes", False)  # what is scored is decoded
+    parts = ("network", "vae") if decodes else ("network",)
     family: ModelFamily = open_family(recipe.model, *parts)
     size = len(recipe.data.aspects) if "scores" in plan.wanted["policy"] else recipe.adapter.head_size
     family = family.settle(plan.wanted["policy"], recipe.scorer, random, size).to(machine.device)

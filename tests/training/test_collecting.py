@@ -105,6 +105,25 @@ def test_the_loser_is_what_the_sampler_draws_with_the_snapshot_from_keyed_noise(
     steps.close()
 
 
+def test_the_loser_may_go_through_pixels_as_winners_do(recipe_keys: Keys, tmp_path: Path) -> None:
+    drawn = {}
+    for reencode in (False, True):
+        method = {"seppo": {**SEPPO, "reencode": reencode}}
+        trainer = Trainer(build_recipe(recipe_keys(method=method, output=str(tmp_path / f"reencode-{reencode}"))))
+        trainer.setup()
+        feed, context = trainer.updater.feed, trainer.updater.context
+        feed.begin(0, context)
+        drawn[reencode] = feed.batch(feed.items(0))
+        trainer.folder.release()
+    assert trainer.family.vae is not None
+    before, after = (batch.media["rejected"] for batch in (drawn[False], drawn[True]))
+    pixels = trainer.family.decode_media(before).clamp(-1, 1)
+    rounded = ((pixels / 2 + 0.5) * 255).round() / 127.5 - 1
+    posterior = trainer.family.encode_media(rounded)
+    noise = context.random.normal("on-policy posterior", drawn[True].keys, before.shape[1:])
+    torch.testing.assert_close(after, posterior.mean + posterior.std * noise, rtol=1e-4, atol=1e-4)
+
+
 def test_without_an_interval_seppo_says_so_before_anything_is_loaded(recipe_keys: Keys) -> None:
     line = r"^method\.seppo\.snapshot_every: must be given: after how many updates .* \{snapshot_every: 30\}\}'$"
     with pytest.raises(ConfigError, match=line):
