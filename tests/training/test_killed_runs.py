@@ -22,7 +22,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from diffpref.core.contracts import Candidate, Judgement, Record
+from diffpref.core.contracts import Candidate, Judgement, PromptMedia, Record
 from diffpref.data import encode_png, write_store
 from diffpref.data.footage import pack_frames
 from diffpref.models import registry
@@ -163,8 +163,8 @@ def test_row_01_resuming_after_kill_9_is_bit_identical(killed: Path, variant: st
     assert said.count("resumed from") == (1 if seed == 1 else 2)
 
 
-FAMILIES = ("sd3", "unet3d", "animatediff")
-"""A flow and two families of videos: one seed each, LoRA, killed in the middle of two updates."""
+FAMILIES = ("sd3", "unet3d", "animatediff", "svd")
+"""A flow and three families of videos: one seed each, LoRA, killed in the middle of two updates."""
 
 
 def clips(folder: Path) -> Path:
@@ -175,37 +175,48 @@ def clips(folder: Path) -> Path:
             [("png", encode_png(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8))) for _ in range(4)] for _ in "ab"
         ]
         sides = tuple(Candidate(bytes=pack_frames(several, fps=4.0)) for several in frames)
-        records.append(Record(f"r{number}", f"clip {number % 5}", sides, (Judgement(0, 1, float(number % 2)),)))
+        told = (PromptMedia(bytes=encode_png(np.full((64, 64, 3), 15 * number, dtype=np.uint8))),)  # to 'svd' alone
+        judged = (Judgement(0, 1, float(number % 2)),)
+        records.append(Record(f"r{number}", f"clip {number % 5}", sides, judged, inputs=told))
     write_store(folder, records)
     return folder
 
 
+@pytest.fixture(scope="module")
+def killed_families(scored_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every family, once straight and once killed twice: ``<family>-<straight|killed>``."""
+    folder = tmp_path_factory.mktemp("families")
+    shown, jobs = str(clips(folder / "clips")), []
+    for name in FAMILIES:
+        family: Any = registry.get(name)
+        family.tiny().pipeline().save_pretrained(folder / f"{name}-model")
+        data: dict[str, Any] = {"source": str(scored_store), "score": "oracle"}
+        if family.samples == "videos":
+            data = {"source": shown, "num_frames": 3, "random_start": True, "views": 2}
+        model = {"family": name, "path": str(folder / f"{name}-model")}
+        keys = {
+            "model": {**model, "max_sequence_length": 8} if name == "sd3" else model,
+            **LORA,
+            "data": {**data, "cache": str(folder / f"{name}-cache")},
+            "method": "diffusion_dpo",
+            "objective": "dpo",
+            "optim": {"learning_rate": 1e-3, "schedule": "cosine"},
+            "training": {"steps": 5, "batch_size": 2, "accumulation": 2, "checkpoint_every": 2},
+        }
+        straight = {"words": [str(recipe(keys, folder, f"{name}-straight"))], "log": str(folder / f"{name}.log")}
+        again = {**straight, "words": [str(recipe(keys, folder, f"{name}-killed"))]}
+        jobs.append([*({**again, "kill_at_batch": batch} for batch in (8, 4)), again, straight])
+    codes = run_forks(jobs, folder)
+    assert codes == [[-signal.SIGKILL, -signal.SIGKILL, 0, 0]] * len(FAMILIES)
+    return folder
+
+
 @pytest.mark.parametrize("name", FAMILIES)
-def test_row_01_flows_and_videos_resume_after_kill_9_bit_identically(
-    name: str, scored_store: Path, tmp_path: Path
-) -> None:
-    family: Any = registry.get(name)
-    family.tiny().pipeline().save_pretrained(tmp_path / "model")
-    data: dict[str, Any] = {"source": str(scored_store), "score": "oracle"}
-    if family.samples == "videos":
-        data = {"source": str(clips(tmp_path / "clips")), "num_frames": 3, "random_start": True, "views": 2}
-    model = {"family": name, "path": str(tmp_path / "model")}
-    keys = {
-        "model": {**model, "max_sequence_length": 8} if name == "sd3" else model,
-        **LORA,
-        "data": {**data, "cache": str(tmp_path / "cache")},
-        "method": "diffusion_dpo",
-        "objective": "dpo",
-        "optim": {"learning_rate": 1e-3, "schedule": "cosine"},
-        "training": {"steps": 5, "batch_size": 2, "accumulation": 2, "checkpoint_every": 2},
-    }
-    straight = {"words": [str(recipe(keys, tmp_path, "straight"))], "log": str(tmp_path / "log")}
-    again = {**straight, "words": [str(recipe(keys, tmp_path, "killed"))]}
-    jobs = [*({**again, "kill_at_batch": batch} for batch in (8, 4)), again, straight]
-    assert run_forks([jobs], tmp_path) == [[-signal.SIGKILL, -signal.SIGKILL, 0, 0]]
-    assert [row["step"] for row in exact(tmp_path / "straight")] == [1, 2, 3, 4, 5]
-    assert_same_bits(tmp_path / "straight", tmp_path / "killed")
-    assert (tmp_path / "log").read_text().count("resumed from") == 2
+def test_row_01_flows_and_videos_resume_after_kill_9_bit_identically(name: str, killed_families: Path) -> None:
+    straight, broken = (killed_families / f"{name}-{kind}" for kind in ("straight", "killed"))
+    assert [row["step"] for row in exact(straight)] == [1, 2, 3, 4, 5]
+    assert_same_bits(straight, broken)
+    assert (killed_families / f"{name}.log").read_text().count("resumed from") == 2
 
 
 def test_row_02_no_checkpoint_that_was_published_is_bad_whenever_its_writer_is_killed(tmp_path: Path) -> None:
