@@ -1,10 +1,9 @@
 """Teach the text encoder of the video pipeline to tell the facts of its captions before the denoiser is trained.
 
 `diffpref.pretraining.video` begins with single frames, which show no motion. An encoder that is trained along with the
-denoiser unlearns there what "left" and "quickly" mean, and clips do not bring it back: after 2,500 updates left and
-right were a hundredth as far apart as two colours, and the denoiser's error was the same under either. So the encoder
-is warmed up until four linear heads read colour, shape, direction and speed from its end token, and is
-frozen then.
+denoiser unlearns there what "left" and "quickly" mean: after 2,500 updates left and right were a hundredth as far apart
+as two colours. So the encoder is warmed up until four linear heads read colour, shape, direction and speed from its end
+token, and is frozen then.
 """
 
 from __future__ import annotations
