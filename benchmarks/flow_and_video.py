@@ -1,6 +1,7 @@
-"""Diffusion-DPO on the bundled SD3-class pipeline, seed by seed.
+"""Diffusion-DPO on the bundled SD3-class and text-to-video pipelines, seed by seed.
 
     python benchmarks/flow_and_video.py sd3 --output runs/flow_and_video
+    python benchmarks/flow_and_video.py video --output runs/flow_and_video
 
 The pipeline draws candidates, a scorer ranks them, Diffusion-DPO learns from best against worst, and base and result
 draw again for captions that gave no pair. Beta and learning rate are those of a small search with a seed of its own,
@@ -53,6 +54,13 @@ KINDS = {
         "rounds/shapes_sd3",
         "shapes:seen:300-460",
         ((200, 3e-4), (1000, 3e-4), (1000, 1e-3)),
+        60,
+    ),
+    "video": Kind(
+        "Text-to-video pipeline, pairs labelled by the oracle of motion, which also judges",
+        "rounds/shapes_video",
+        "shapes_moving:seen:80-100",
+        ((500, 3e-4), (2000, 3e-4), (2000, 1e-3)),
         60,
     ),
 }
