@@ -135,7 +135,7 @@ def main(
     seed: int = 0,
     learning_rate: float = 1e-3,
     stills_until: float = 0.2,
-    wrong_from: float = 0.5,
+    wrong_from: float = 0.7,
     wrong_share: float = 0.6,
     clips_per_caption: int = 30,
     text_steps: int = 600,
