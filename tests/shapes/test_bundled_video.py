@@ -48,8 +48,8 @@ def _sampler() -> Any:
 def _measured(fact: str) -> float:
     """Return a share of the clips of unseen captions as the round draws them."""
     how = _sampler().settings
-    told = rf"{fact}, unseen \(\d+ clips\), {how.solver}, {how.num_inference_steps} steps, guidance {how.guidance_scale:g}"
-    (share,) = [value for name, value in read_json(FOLDER / "measured.json").items() if re.fullmatch(told, name)]
+    told = re.compile(rf"{fact}, unseen \(\d+ clips\), {re.escape(str(how))}")
+    (share,) = [value for name, value in read_json(FOLDER / "measured.json").items() if told.fullmatch(name)]
     return float(share)
 
 
