@@ -4,7 +4,7 @@
 
 A track trains one bundled model by every method that it is for. A run may spend so many forwards of the denoiser, one
 sample each, those of reference, inversion and on-policy sampling included; it ends with the update that reaches the
-budget. Beta and learning rate of a row are the best of three, tried at two thirds of the budget with a seed and
+budget. Beta and learning rate of a row are the best of four, tried at a third of the budget with a seed and
 captions of their own. Then every row runs for every seed, which has data, order and noise of its own, and base and
 result draw for captions that nothing was learnt from. Intervals are 95 %, paired, by bootstrap over both seeds and
 captions.
@@ -45,8 +45,8 @@ from diffpref.rewards.oracle import Oracle
 from diffpref.training import Trainer
 
 RESULTS = Path(__file__).with_suffix("")
-SEARCH_SEED, SEARCH_SHARE = 100, 2 / 3
-MOST_UPDATES = 5760
+SEARCH_SEED, SEARCH_SHARE = 100, 1 / 3
+MOST_UPDATES = 10_000
 """A budget of forwards ends every run before."""
 MARKS = (0.25, 0.5, 1.0)
 """Shares of the budget after which a run is judged."""

@@ -28,8 +28,8 @@ class Row:
         objective: its name; beta comes from the search.
         own: what it has that Diffusion-DPO has not, in words.
         data: which.
-        records: of an update: 8 pairs, or 4 lists of four, which are as many samples; 2 or 3 where a record costs so
-            many forwards that there would be few updates.
+        records: of an update: 16 pairs, or 8 lists of four, which are as many samples; 8 where a record costs so many
+            forwards that there would be few updates.
         options: of the objective, besides beta.
         reads: how the data are read, values of a recipe's section ``data``.
         control: of which row this is a control, whose beta and learning rate it takes; "" is a method of its own.
@@ -40,7 +40,7 @@ class Row:
     objective: str
     own: str
     data: Kind = "pairs"
-    records: int = 8
+    records: int = 16
     options: Mapping[str, Any] = field(default_factory=dict)
     reads: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
@@ -136,7 +136,7 @@ RANK_DPO = Row(
     "rank_dpo",
     "Syn-Pic: four pictures of three models (SDXL, SD3, an earlier checkpoint), wins by PickScore and CLIP",
     data="lists",
-    records=4,
+    records=8,
     reads=BY_WINS,
 )
 DCPO = Row(
@@ -156,14 +156,14 @@ TRACKS = {
                 {"ddim_inpo": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "ddim_inpo",
                 "noise by DDIM inversion, 5 levels, eta 0.1",
-                records=3,
+                records=8,
                 curve=True,
             ),
             "smpo_diffusion": Row(
                 {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "smpo_diffusion",
                 "noise by ReNoise inversion, 5 levels; each pair counts by how sure PickScore is",
-                records=2,
+                records=8,
                 options=WEIGHED,
                 curve=True,
             ),
@@ -179,7 +179,7 @@ TRACKS = {
             "seppo": Row(
                 {
                     "seppo": {
-                        "snapshot_every": 15,
+                        "snapshot_every": 10,
                         "num_inference_steps": 12,
                         "guidance_scale": 1.0,
                         "reencode": True,
@@ -187,17 +187,17 @@ TRACKS = {
                     }
                 },
                 "seppo",
-                "winners alone; losers drawn by a snapshot of the policy, one kept each 15 updates",
-                records=2,
+                "winners alone; losers drawn by a snapshot of the policy, one kept each 10 updates",
+                records=8,
             ),
             "dcpo": DCPO,
         },
-        budget=2880,
-        trained_on="shapes:seen:0-120",
+        budget=9600,
+        trained_on="shapes:seen:0-200",
         judged_on="shapes:unseen:0-150",
-        search_trained_on="shapes:seen:160-240",
-        searched_on="shapes:seen:300-348",
-        grid=((2000, 3e-4), (2000, 1e-3), (8000, 1e-3)),
+        search_trained_on="shapes:seen:200-320",
+        searched_on="shapes:seen:320-400",
+        grid=((2000, 1e-4), (2000, 3e-4), (8000, 1e-4), (8000, 3e-4)),
         rewards=_bundled("pickscore", "clip"),
         sources=(
             {"name": "sdxl", "model": SDXL, "candidates": 2},
@@ -205,9 +205,9 @@ TRACKS = {
             {"name": "earlier", "model": SDXL, "weights": EARLIER},
         ),
         compared=(
-            Question("InPO within the same forwards: about as many updates, a third of the pairs", "ddim_inpo"),
-            Question("InPO from about as many pairs", "ddim_inpo", against_mark="0.25"),
-            Question("SmPO within the same forwards: about as many updates, a fifth of the pairs", "smpo_diffusion"),
+            Question("InPO within the same forwards: two thirds of the updates, a third of the pairs", "ddim_inpo"),
+            Question("InPO from a third more pairs", "ddim_inpo", against_mark="0.25"),
+            Question("SmPO within the same forwards: 40 % of the updates, a fifth of the pairs", "smpo_diffusion"),
             Question("SmPO from about as many pairs", "smpo_diffusion", against_mark="0.25"),
             Question("RankDPO above pairs of the same pictures", "rank_dpo", "dpo_on_lists"),
             Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
@@ -224,19 +224,19 @@ TRACKS = {
                 {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
                 "smpo_diffusion",
                 "noise by ReNoise inversion of the flow, 5 levels; each pair counts by how sure PickScore is",
-                records=3,
+                records=8,
                 options=WEIGHED,
                 curve=True,
             ),
             "rank_dpo": RANK_DPO,
             "dcpo": DCPO,
         },
-        budget=2880,
-        trained_on="shapes:seen:0-120",
+        budget=9600,
+        trained_on="shapes:seen:0-200",
         judged_on="shapes:unseen:0-150",
-        search_trained_on="shapes:seen:160-240",
-        searched_on="shapes:seen:300-348",
-        grid=((200, 3e-4), (200, 1e-3), (1000, 1e-3)),
+        search_trained_on="shapes:seen:200-320",
+        searched_on="shapes:seen:320-400",
+        grid=((200, 1e-4), (200, 3e-4), (1000, 1e-4), (1000, 3e-4)),
         rewards=_bundled("pickscore", "clip"),
         sources=(
             {"name": "sd3", "model": SD3, "candidates": 2},
@@ -244,7 +244,7 @@ TRACKS = {
             {"name": "earlier", "model": SD3, "weights": EARLIER},
         ),
         compared=(
-            Question("SmPO within the same forwards: fewer updates, a quarter of the pairs", "smpo_diffusion"),
+            Question("SmPO within the same forwards: half of the updates, a quarter of the pairs", "smpo_diffusion"),
             Question("SmPO from about as many pairs", "smpo_diffusion", against_mark="0.25"),
             Question("RankDPO above pairs of one model's pictures", "rank_dpo"),
             Question("DCPO helps prompts to be followed", "dcpo"),
@@ -259,27 +259,29 @@ TRACKS = {
                 "flow_dpo",
                 "clips drawn from noise of their own, all pairs of four whose facts the oracle counts differently",
                 reads={"pairing": "all_pairs"},
+                records=8,
             ),
             "dense_dpo": Row(
                 {"dense_dpo": {}},
                 "dense_dpo",
                 "guided pairs, two partial re-noisings of a rendered clip; the oracle judges each half second",
                 data="guided",
+                records=8,
                 reads={"score": None},
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 12, "num_inference_steps": 6, "guidance_scale": 1.0, "reencode": True}},
+                {"seppo": {"snapshot_every": 6, "num_inference_steps": 6, "guidance_scale": 1.0, "reencode": True}},
                 "seppo",
-                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 12 updates",
-                records=2,
+                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 6 updates",
+                records=8,
             ),
         },
-        budget=1536,
-        trained_on="shapes_moving:seen:0-40",
-        judged_on="shapes_moving:unseen+shapes_moving:seen:80-90",
-        search_trained_on="shapes_moving:seen:40-60",
-        searched_on="shapes_moving:seen:60-80",
-        grid=((500, 3e-4), (2000, 3e-4), (2000, 1e-3)),
+        budget=3072,
+        trained_on="shapes_moving:seen:0-50",
+        judged_on="shapes_moving:unseen+shapes_moving:seen:90-100",
+        search_trained_on="shapes_moving:seen:50-70",
+        searched_on="shapes_moving:seen:70-90",
+        grid=((500, 1e-4), (500, 3e-4), (2000, 1e-4), (2000, 3e-4)),
         rewards=("oracle",),
         truths=2,
         guidance=None,
