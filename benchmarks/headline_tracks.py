@@ -270,9 +270,9 @@ TRACKS = {
                 reads={"score": None},
             ),
             "seppo": Row(
-                {"seppo": {"snapshot_every": 6, "num_inference_steps": 6, "guidance_scale": 1.0, "reencode": True}},
+                {"seppo": {"snapshot_every": 4, "num_inference_steps": 6, "guidance_scale": 7.0, "reencode": True}},
                 "seppo",
-                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 6 updates",
+                "the best of four alone; losers drawn by a snapshot of the policy, one kept each 4 updates",
                 records=8,
             ),
         },
