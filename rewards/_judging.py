@@ -129,17 +129,23 @@ class PairJudge(_Judge):
             questions += [self.template.ask(prompt, other, one) for prompt, one, other in rows]
         said = [values[0] for values in self._answers(questions)]
         if self.both_orders:
-            settle = _mean if self.probabilities else agreed
-            said = [settle(*both) for both in zip(said[: len(rows)], said[len(rows) :], strict=True)]
+            said = [self._settled(*both) for both in zip(said[: len(rows)], said[len(rows) :], strict=True)]
         return torch.tensor(said, dtype=torch.float32)
 
     def _shown(self, media: Sequence[Media]) -> Sequence[Sequence[Image.Image]]:
         """Return what each item puts into its place of the question."""
         return [[picture] for picture in self._pictures(media)]
 
+    def _settled(self, forward: float, backward: float) -> float:
+        """Return P(first is better) by the answers in either order, each P(the one shown first is better)."""
+        return _mean(forward, backward) if self.probabilities else agreed(forward, backward)
+
 
 class ClipJudge(PairJudge):
     """Says which of two clips is the better one, by the frames of the first and then those of the second.
+
+    Probabilities that contradict each other are a tie as verdicts are: of two clips that move alike the place in the
+    question would else decide.
 
     Args:
         info: what it says of itself.
@@ -159,6 +165,10 @@ class ClipJudge(PairJudge):
             [self._sized(Image.fromarray(clip.frames[k])) for k in thinned(len(clip.frames), clip.fps, self.rate)]
             for clip in clips
         ]
+
+    def _settled(self, forward: float, backward: float) -> float:
+        against = self.probabilities and (forward - 0.5) * (0.5 - backward) <= 0  # NaN stays NaN
+        return 0.5 if against else super()._settled(forward, backward)
 
 
 def _mean(forward: float, backward: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -25,7 +26,8 @@ from diffpref.data.images import encode_png
 from diffpref.loops.asking import Asked
 from diffpref.loops.judging import load_rewards, parse_reward
 from diffpref.rewards import unified_reward, vlm_judge
-from diffpref.rewards._asking import Template
+from diffpref.rewards._asking import Template, Told
+from diffpref.rewards._judging import ClipJudge
 from diffpref.rewards._vlm import Question, open_vlm
 
 RED, BLUE, GREY = (Image.new("RGB", (24, 16), colour) for colour in ("red", "blue", "grey"))
@@ -180,6 +182,23 @@ def test_two_clips_are_asked_about_by_their_frames_in_both_orders() -> None:
     assert judge.compare([slow], [slow], ["a"]).item() == 0.5 and len(voice.asked[-1].parts) > 6
     with pytest.raises(DataError, match="scores videos, item 0 is an image"):
         judge.compare([RED], [RED], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "told"),
+    [(0.9, 0.2, 0.85), (0.1, 0.6, 0.25), (0.9, 0.8, 0.5), (0.3, 0.1, 0.5), (0.9, 0.5, 0.5), (0.9, math.nan, math.nan)],
+)
+def test_probabilities_of_two_clips_that_contradict_each_other_are_a_tie(
+    forward: float, backward: float, told: float
+) -> None:
+    def says(questions: Sequence[Question]) -> list[Told]:
+        return [Told((forward,), ""), Told((backward,), "")]
+
+    options = (says, vlm_judge.default_template("clips", "probability"))
+    info = vlm_judge.judge_of(Voice(fair), mode="clips").info
+    clip = Clip([BLUE, BLUE], fps=8.0)
+    said = ClipJudge(info, *options, probabilities=True).compare([clip], [clip], ["a"])
+    assert said.item() == pytest.approx(told, nan_ok=True)
 
 
 def test_pairs_are_checked() -> None:
