@@ -48,7 +48,7 @@ class Oracle:
         high = float(len(FACTS)) if self.output == "facts" else 1.0
         return RewardInfo(
             name="oracle",
-            version=f"1+{self.output}",
+            version=f"2+{self.output}",
             licence="Apache-2.0",
             range=(0.0, high),
             also=("video",),

@@ -117,6 +117,8 @@ def _judge_parts(arguments: Any, named: Sequence[Named], store: Store, start: fl
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return 0
     print(f"{judged.folder}: {len(judged):,} records, {seconds:.1f} seconds")
+    if not summaries:
+        print("  no part is judged: parts are compared between the clips of a record, and none has two")
     for one in summaries:
         print(f"  {one.annotator}  first better in {one.first:,} parts, second in {one.second:,}, ties {one.ties:,}")
     return 0

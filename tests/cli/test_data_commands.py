@@ -222,7 +222,7 @@ def test_score_adds_to_a_copy_and_keeps_what_is_there(store, tmp_path, capsys):
     options = ["--rewards", "{oracle: {output: all}}", "--output", str(tmp_path / "all")]
     assert main(["score", str(store), *options]) == 0
     assert "oracle  mean" in capsys.readouterr().out
-    assert [s.version for s in read_store(tmp_path / "all")[0].candidates[0].scores] == ["1+facts", "1+all"]
+    assert [s.version for s in read_store(tmp_path / "all")[0].candidates[0].scores] == ["2+facts", "2+all"]
 
 
 def test_score_shows_a_reward_nothing_twice_with_a_score_cache(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_answers_that_are_no_numbers_are_counted_listed_and_in_no_pair(
     folder, output = store(tmp_path / "store"), tmp_path / "scored"
     words = ["score", str(folder), "--rewards", "oracle", "--output", str(output)]
     assert main(words) == 2
-    assert "2 of 8 scores by oracle@1+facts are NaN, infinite or of a wrong shape" in capsys.readouterr().err
+    assert "2 of 8 scores by oracle@2+facts are NaN, infinite or of a wrong shape" in capsys.readouterr().err
     assert main([*words, "--max_unusable", "0.3", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["scores"]
     assert (told["count"], told["not_finite"]) == (8, 2)

@@ -74,7 +74,7 @@ def test_a_reward_says_of_each_part_which_clip_is_better() -> None:
     (judged,), unread = judge_parts([record], {"oracle": rewards.load("oracle")}, PartSettings(0.5))
     assert [(j.start, j.end) for j in judged.judgements] == [(0.0, 0.5), (0.5, 1.0)]
     assert labels(judged) == [1.0, 0.0] and unread == 0
-    assert {j.annotator for j in judged.judgements} == {"oracle@1+facts"}
+    assert {j.annotator for j in judged.judgements} == {"oracle@2+facts"}
     (lenient,), _ = judge_parts([record], {"oracle": rewards.load("oracle")}, PartSettings(0.5, tie=5.0))
     assert labels(lenient) == [0.5, 0.5]
     (same,), _ = judge_parts([pair(1)], {"oracle": rewards.load("oracle")}, PartSettings(0.5))
@@ -92,14 +92,14 @@ def test_a_judge_is_asked_in_both_orders_and_a_contradiction_is_a_tie() -> None:
 
 
 def test_several_annotators_stand_side_by_side_and_a_second_look_replaces_the_first() -> None:
-    record = replace(pair(0, second=slice(4, 8)), judgements=(Judgement(0, 1, 0.9, annotator="oracle@1+facts"),))
+    record = replace(pair(0, second=slice(4, 8)), judgements=(Judgement(0, 1, 0.9, annotator="oracle@2+facts"),))
     named = {"oracle": rewards.load("oracle"), "bright": Brighter()}
     (judged,), _ = judge_parts([record], named, PartSettings(0.5))
     (again,), _ = judge_parts([judged], named, PartSettings(1.0))
-    assert [j.annotator for j in judged.judgements] == ["oracle@1+facts"] * 3 + ["bright"] * 2
+    assert [j.annotator for j in judged.judgements] == ["oracle@2+facts"] * 3 + ["bright"] * 2
     assert [(j.annotator, j.end) for j in again.judgements] == [
-        ("oracle@1+facts", None),  # of the whole
-        ("oracle@1+facts", 1.0),
+        ("oracle@2+facts", None),  # of the whole
+        ("oracle@2+facts", 1.0),
         ("bright", 1.0),
     ]
 
@@ -193,7 +193,7 @@ def test_what_the_command_judges_trains_dense_and_structural_dpo(
     words = ["score", str(store), "--rewards", "oracle", "--segments", "0.5", "--output", str(judged), "--json"]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)["parts"]
-    assert told == [{"annotator": "oracle@1+facts", "first": 4, "second": 4, "ties": 8}]
+    assert told == [{"annotator": "oracle@2+facts", "first": 4, "second": 4, "ties": 8}]
     assert [vars(one) for one in summarise_parts(read_store(judged))] == told
     assert main([*words[:-1]]) == 0  # it is there already
     assert "first better in 4 parts, second in 4, ties 8" in capsys.readouterr().out
@@ -217,6 +217,14 @@ def test_what_the_command_judges_trains_dense_and_structural_dpo(
             assert seen == [[0.0] * 4 + [1.0] * 4, [1.0] * 4 + [0.0] * 4]
     assert all(found[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) for found in rows.values())
     assert all(0 < found[0]["grad_norm"] < math.inf for found in rows.values())
+
+
+def test_where_no_record_has_two_clips_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = pair()
+    write_store(tmp_path / "single", [replace(whole, candidates=whole.candidates[:1])])
+    words = ["score", str(tmp_path / "single"), "--rewards", "oracle", "--segments", "1"]
+    assert main([*words, "--output", str(tmp_path / "judged")]) == 0
+    assert "no part is judged: parts are compared between the clips of a record" in capsys.readouterr().out
 
 
 def test_ties_are_of_segments_alone(capsys: pytest.CaptureFixture[str]) -> None:

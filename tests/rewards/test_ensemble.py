@@ -196,7 +196,7 @@ def test_a_calibrated_reward_scores_alike_and_is_a_judge_by_what_was_measured(tm
     assert reward.score_tensors(torch.rand(1, 3, 64, 64), ["p"]).shape == (1,) and not hasattr(reward, "compare")
     wins = rewards.preference_probability(reward.info, torch.tensor([1.0]), torch.tensor([0.0]))
     assert wins.item() == pytest.approx(found.probability(1.0, 0.0))
-    with pytest.raises(ConfigError, match=r"calibration is of pickscore@.*, and this is oracle@1\+facts; calibrate"):
+    with pytest.raises(ConfigError, match=r"calibration is of pickscore@.*, and this is oracle@2\+facts; calibrate"):
         rewards.load("oracle", calibration=str(tmp_path / "c.json"))
     with pytest.raises(DataError, match="no such calibration"):
         rewards.load("oracle", calibration=str(tmp_path / "nowhere.json"))
