@@ -328,11 +328,11 @@ class Method(Protocol):
     objective names them, besides those of `needs`; ``makes``, the groups and the data columns that `prepare` adds to
     ``Rows.groups`` and ``Rows.columns``, which the data then need not have; ``gives``, quantities with their units that
     the likelihood provides of this method's rows alone; ``captions``, group -> the kind of caption under which its
-    candidates are shown (`diffpref.data.captions`); and ``pair_source``, what the ``source`` of its records must be,
-    where that is not ``"any"``. It may also have functions. ``misfits(recipe)`` yields a line for each setting with
-    which it would not be what it says, dotted path first; it is asked before anything is loaded. ``settle(columns)``
-    gets the columns of every item of the data and returns the method that trains on them, where an option is measured
-    on these.
+    candidates are shown (`diffpref.data.captions`); ``pair_source``, what the ``source`` of its records must be, where
+    that is not ``"any"``; and ``decodes``, whether it needs the VAE beside the denoiser. It may also have functions.
+    ``misfits(recipe)`` yields a line for each setting with which it would not be what it says, dotted path first; it is
+    asked before anything is loaded. ``settle(columns)`` gets the columns of every item of the data and returns the
+    method that trains on them, where an option is measured on these.
     """
 
     likelihood: ClassVar[str]

@@ -28,7 +28,7 @@ __all__ = ["VideoDPOOmniScore"]
 
 @registry.register("video_dpo_omniscore", aliases=("videodpo",))
 class VideoDPOOmniScore(VideoDPO):
-    """Options of the method; the defaults are ours where the code's come from what a batch goes through."""
+    """Options of the method; shared draws are ours, weights of rare pairs the paper's; its code has neither."""
 
     source: ClassVar[str] = (
         "Liu et al., VideoDPO: Omni-Preference Alignment for Video Diffusion Generation, CVPR 2025, arXiv:2412.14167;"
