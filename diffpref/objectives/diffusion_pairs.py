@@ -210,8 +210,8 @@ def flow_dpo(
     if beta_schedule == "one_minus_t_sq":
         if timesteps is None or bool(((timesteps < 0) | (timesteps > 1)).any()):
             raise ConfigError(
-                "flow_dpo: beta_schedule 'one_minus_t_sq' needs timesteps in [0, 1], those of a flow-matching model;"
-                " set beta_schedule: constant for others"
+                "flow_dpo: beta_schedule 'one_minus_t_sq' needs timesteps in [0, 1], those of a flow-matching model"
+                " that is asked at one for each pair; set beta_schedule: constant for others"
             )
         margin = (1 - timesteps).square() * margin
     return logistic(margin, preference)

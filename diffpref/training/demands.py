@@ -73,8 +73,15 @@ def check_items(items: Sequence[Item], plan: Plan, records_per_update: int, time
             f"the lists hold {min(lengths)} to {max(lengths)} candidates, and the objective {', '.join(unaware)} reads"
             " no list_mask, so it would take what is missing for a candidate; give lists of one length"
         )
-    told = given | plan.made | (frozenset({"timesteps"}) if plan.method.likelihood == "denoising" else frozenset())
-    rehearse(plan.composition, plan.names, items[0], told, timesteps)
+    one = _tells_timesteps(plan)
+    told = given | plan.made | (frozenset({"timesteps"}) if one else frozenset())
+    rehearse(plan.composition, plan.names, items[0], told, timesteps if one else None)
+
+
+def _tells_timesteps(plan: Plan) -> bool:
+    """Whether all samples of a record are noised to one level, so that objectives are told which."""
+    several = getattr(plan.method, "draws", 1) > 1 or not getattr(plan.method, "share_timestep", True)
+    return plan.method.likelihood == "denoising" and not several
 
 
 def check_sources(records: Sequence[Record], items: Sequence[Item], wanted: str, folder: str) -> None:

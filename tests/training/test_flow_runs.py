@@ -63,6 +63,17 @@ def test_beta_may_follow_the_noise_level_of_a_flow(flow_keys: Keys, tmp_path: Pa
     assert losses[0][1:] != losses[1][1:]
 
 
+@pytest.mark.parametrize(
+    "method",
+    [{"denoising": {"draws": 2}}, {"video_dpo_omniscore": {"weigh_rare": False, "share_timestep": False}}],
+    ids=str,
+)
+def test_beta_cannot_follow_several_noise_levels_of_a_pair(flow_keys: Keys, method: dict[str, Any]) -> None:
+    objective = {"flow_dpo": {"beta_schedule": "one_minus_t_sq"}}
+    with pytest.raises(ConfigError, match="asked at one for each pair; set beta_schedule: constant"):
+        Trainer(build_recipe(flow_keys(method=method, objective=objective))).setup()
+
+
 def test_stopping_and_going_on_gives_the_same_bits(flow_keys: Keys, tmp_path: Path) -> None:
     shape = {"steps": 6, "batch_size": 2, "checkpoint_every": 2}
     straight = fit(flow_keys(output=str(tmp_path / "straight"), training=shape))
