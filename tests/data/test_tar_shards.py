@@ -319,10 +319,10 @@ def test_row_19_a_malicious_shard_is_refused_and_touches_nothing(tmp_path, case)
     (tmp_path / "data").mkdir()
     (tmp_path / "evil.txt").write_text("outside")
     (tmp_path / "data" / "a.tar").write_bytes(data + END)
-    before, began = contents(tmp_path), time.perf_counter()
+    before, began = contents(tmp_path), time.process_time()
     with pytest.raises(DataError, match=message) as caught:
         open_records(tmp_path / "data")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert "a.tar" in str(caught.value) and "\n" not in str(caught.value)
     assert contents(tmp_path) == before and (tmp_path / "evil.txt").read_text() == "outside"
 
@@ -330,10 +330,10 @@ def test_row_19_a_malicious_shard_is_refused_and_touches_nothing(tmp_path, case)
 def test_row_19_many_small_extended_records_take_no_time(tmp_path):
     data = extended(b"4 =\n" * 4000) * 50 + member("a.bad") + END
     (tmp_path / "a.tar").write_bytes(data)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(DataError):
         open_records(tmp_path / "a.tar")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 class Payload:

@@ -83,12 +83,12 @@ def test_the_network_is_small() -> None:
 
 
 def test_some_clips_are_right_and_drawn_again_they_are_the_same() -> None:
-    shown = moving_captions("unseen")[:8]
-    clips = [clip.frames for clip in _sampler()([str(caption) for caption in shown], list(range(8)))]
-    again = _sampler()([str(shown[5])], [5])[0]
-    assert isinstance(again, Clip) and np.array_equal(again.frames, clips[5]) and len(clips[5]) == NUM_FRAMES
+    shown = moving_captions("unseen")[:4]
+    clips = [clip.frames for clip in _sampler()([str(caption) for caption in shown], list(range(4)))]
+    again = _sampler()([str(shown[2])], [2])[0]
+    assert isinstance(again, Clip) and np.array_equal(again.frames, clips[2]) and len(clips[2]) == NUM_FRAMES
     right = [num_motion_facts_right(clip, caption) for clip, caption in zip(clips, shown, strict=True)]
-    assert sum(right) >= 0.7 * len(MOTION_FACTS) * 8 and len(MOTION_FACTS) in right
+    assert sum(right) >= 0.7 * len(MOTION_FACTS) * 4 and len(MOTION_FACTS) in right
 
 
 @pytest.mark.slow
