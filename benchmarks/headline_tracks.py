@@ -131,6 +131,14 @@ SDXL = {"family": "sdxl", "path": "bundled:shapes-sdxl"}
 SD3 = {"family": "sd3", "path": "bundled:shapes-sd3", "max_sequence_length": 16}
 
 DPO = Row({"diffusion_dpo": DROPPED}, "dpo", "best and worst of four by PickScore, random noise", curve=True)
+SMPO = Row(
+    {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
+    "smpo_diffusion",
+    "noise by ReNoise inversion, 5 levels; each pair counts by how sure PickScore is",
+    records=8,
+    options=WEIGHED,
+    curve=True,
+)
 RANK_DPO = Row(
     {"rank_dpo": {}},
     "rank_dpo",
@@ -159,14 +167,7 @@ TRACKS = {
                 records=8,
                 curve=True,
             ),
-            "smpo_diffusion": Row(
-                {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
-                "smpo_diffusion",
-                "noise by ReNoise inversion, 5 levels; each pair counts by how sure PickScore is",
-                records=8,
-                options=WEIGHED,
-                curve=True,
-            ),
+            "smpo_diffusion": SMPO,
             "rank_dpo": RANK_DPO,
             "dpo_on_lists": Row(
                 {"diffusion_dpo": DROPPED},
@@ -220,14 +221,7 @@ TRACKS = {
         recipe="rounds/shapes_sd3",
         rows={
             "diffusion_dpo": DPO,
-            "smpo_diffusion": Row(
-                {"smpo_diffusion": {"num_steps": 5, "landing": "exact", **DROPPED}},
-                "smpo_diffusion",
-                "noise by ReNoise inversion of the flow, 5 levels; each pair counts by how sure PickScore is",
-                records=8,
-                options=WEIGHED,
-                curve=True,
-            ),
+            "smpo_diffusion": SMPO,
             "rank_dpo": RANK_DPO,
             "dcpo": DCPO,
         },
